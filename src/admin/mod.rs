@@ -1,0 +1,1 @@
+//! The control plane: health, metrics, and what an operator sees.

@@ -1,0 +1,1 @@
+//! Wiring: the one file that sees everything.

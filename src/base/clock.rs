@@ -1,0 +1,95 @@
+//! The only place that reads time.
+//!
+//! `state/`, `routing/` and `dialect/` take a [`Now`]; they never ask for it. A `Now` is monotonic and means nothing
+//! outside this process; whatever leaves the process (rows, events, tokens) carries Unix time instead.
+
+use std::sync::LazyLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Nanoseconds since this process first asked for the time. Never goes back.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Default)]
+pub struct Now(u64);
+
+/// Hands out [`Now`] and Unix time.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock;
+
+#[expect(clippy::disallowed_methods, reason = "the one clock")]
+static ANCHOR: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+impl Clock {
+    /// Monotonic time, about 25 ns a call.
+    pub fn now() -> Now {
+        // An hour's head start, so that tests and code may look back from the first instant without underflow.
+        Now(u64::try_from(ANCHOR.elapsed().as_nanos()).unwrap_or(u64::MAX).saturating_add(Now::HEAD_START))
+    }
+
+    /// Wall time in milliseconds since 1970. May jump; use it for what leaves the process only.
+    #[expect(clippy::disallowed_methods, reason = "the one clock")]
+    pub fn unix_ms() -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+    }
+
+    /// Wall time in whole seconds since 1970.
+    pub fn unix_seconds() -> u64 {
+        Self::unix_ms() / 1000
+    }
+}
+
+impl Now {
+    const HEAD_START: u64 = 3_600_000_000_000;
+
+    /// From nanoseconds; for tests and for state that stores times in atomics.
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since the process' anchor (less an hour).
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// Time since `earlier`; zero when `earlier` is later.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// Time from here to `later`; zero when it has passed.
+    pub const fn until(self, later: Self) -> Duration {
+        later.since(self)
+    }
+
+    /// Whole microseconds since `earlier`.
+    pub const fn micros_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0) / 1_000
+    }
+}
+
+impl std::ops::Add<Duration> for Now {
+    type Output = Self;
+    fn add(self, rhs: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl std::ops::Sub<Duration> for Now {
+    type Output = Self;
+    fn sub(self, rhs: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_moves_forward_and_differences_never_underflow() {
+        let a = Clock::now();
+        let b = Clock::now();
+        assert!(b >= a);
+        assert_eq!(a.since(a + Duration::from_secs(1)), Duration::ZERO);
+        assert_eq!((a + Duration::from_millis(5)).micros_since(a), 5_000);
+        assert!((a - Duration::from_secs(60)).as_nanos() > 0, "looking back a minute from the first instant");
+    }
+}

@@ -1,0 +1,285 @@
+//! Every metric of the process: name, help and handle in one table. Nothing is measured under a name not listed here.
+//!
+//! Counters and histograms are striped by thread so that two cores never write one cache line; reading sums them up.
+//! Labels are fixed sets known here: nothing a caller sends can become a label.
+
+use crossbeam::utils::CachePadded;
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+
+const STRIPES: usize = 16;
+
+thread_local! {
+    static STRIPE: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+fn stripe() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    STRIPE.with(|mine| {
+        if mine.get() == usize::MAX {
+            mine.set(NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES);
+        }
+        mine.get()
+    })
+}
+
+/// A number that only rises.
+#[derive(Debug)]
+pub struct Counter([CachePadded<AtomicU64>; STRIPES]);
+
+impl Counter {
+    const fn new() -> Self {
+        Self([const { CachePadded::new(AtomicU64::new(0)) }; STRIPES])
+    }
+
+    /// + 1.
+    pub fn inc(&self) {
+        self.add(1);
+    }
+
+    /// + `n`.
+    pub fn add(&self, n: u64) {
+        self.0[stripe()].fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The sum over all threads.
+    pub fn get(&self) -> u64 {
+        self.0.iter().map(|one| one.load(Ordering::Relaxed)).sum()
+    }
+}
+
+/// A number that rises and falls.
+#[derive(Debug)]
+pub struct Gauge([CachePadded<AtomicI64>; STRIPES]);
+
+impl Gauge {
+    const fn new() -> Self {
+        Self([const { CachePadded::new(AtomicI64::new(0)) }; STRIPES])
+    }
+
+    /// + `n`.
+    pub fn add(&self, n: i64) {
+        self.0[stripe()].fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The sum over all threads.
+    pub fn get(&self) -> i64 {
+        self.0.iter().map(|one| one.load(Ordering::Relaxed)).sum()
+    }
+
+    /// + 1 now, − 1 when the guard drops.
+    pub fn guard(&'static self) -> GaugeGuard {
+        self.add(1);
+        GaugeGuard(self)
+    }
+}
+
+/// Gives back what [`Gauge::guard`] took.
+#[derive(Debug)]
+pub struct GaugeGuard(&'static Gauge);
+
+impl Drop for GaugeGuard {
+    fn drop(&mut self) {
+        self.0.add(-1);
+    }
+}
+
+/// Upper bounds in microseconds, doubling from 16 µs to 1,073 s; the last bucket is +Inf.
+const BUCKETS: usize = 27;
+
+/// Durations in powers of two.
+#[derive(Debug)]
+pub struct Histogram {
+    counts: [[AtomicU64; BUCKETS]; STRIPES],
+    sums: [CachePadded<AtomicU64>; STRIPES],
+}
+
+impl Histogram {
+    const fn new() -> Self {
+        Self {
+            counts: [const { [const { AtomicU64::new(0) }; BUCKETS] }; STRIPES],
+            sums: [const { CachePadded::new(AtomicU64::new(0)) }; STRIPES],
+        }
+    }
+
+    /// One observation, in microseconds.
+    pub fn observe_micros(&self, micros: u64) {
+        let bucket = (64 - (micros.max(1) - 1).leading_zeros()).saturating_sub(4).min(BUCKETS as u32 - 1) as usize;
+        let stripe = stripe();
+        self.counts[stripe][bucket].fetch_add(1, Ordering::Relaxed);
+        self.sums[stripe].fetch_add(micros, Ordering::Relaxed);
+    }
+
+    fn render(&self, out: &mut String, name: &str, labels: &str) {
+        let mut total = 0;
+        for bucket in 0..BUCKETS {
+            total += self.counts.iter().map(|one| one[bucket].load(Ordering::Relaxed)).sum::<u64>();
+            let comma = if labels.is_empty() { "" } else { "," };
+            if bucket + 1 == BUCKETS {
+                let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {total}");
+            } else {
+                let bound = (16u64 << bucket) as f64 / 1e6;
+                let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {total}");
+            }
+        }
+        let sum = self.sums.iter().map(|one| one.load(Ordering::Relaxed)).sum::<u64>() as f64 / 1e6;
+        let braces = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+        let _ = writeln!(out, "{name}_sum{braces} {sum}\n{name}_count{braces} {total}");
+    }
+}
+
+macro_rules! metrics {
+    ($( $(#[doc = $help:literal])+ $field:ident : $kind:ident = $name:literal $({ $labels:literal })? ; )*) => {
+        /// One field a series.
+        #[derive(Debug)]
+        pub struct Metrics { $( $(#[doc = $help])+ pub $field: $kind, )* }
+
+        /// The process' metrics.
+        pub static METRICS: Metrics = Metrics { $( $field: $kind::new(), )* };
+
+        impl Metrics {
+            /// Prometheus text format, version 0.0.4.
+            pub fn render(&self) -> String {
+                let mut out = String::with_capacity(16 * 1024);
+                let mut last = "";
+                $(
+                    if last != $name {
+                        let _ = writeln!(out, "# HELP {} {}\n# TYPE {} {}", $name, concat!($($help),+).trim(), $name, $kind::TYPE);
+                        last = $name;
+                    }
+                    self.$field.render_into(&mut out, $name, concat!($($labels)?));
+                )*
+                let _ = last;
+                out
+            }
+
+            /// Every series' name, for the documentation's test.
+            pub fn names() -> Vec<&'static str> {
+                let mut names = vec![$($name),*];
+                names.dedup();
+                names
+            }
+        }
+    };
+}
+
+impl Counter {
+    const TYPE: &'static str = "counter";
+    fn render_into(&self, out: &mut String, name: &str, labels: &str) {
+        render_number(out, name, labels, self.get());
+    }
+}
+
+impl Gauge {
+    const TYPE: &'static str = "gauge";
+    fn render_into(&self, out: &mut String, name: &str, labels: &str) {
+        render_number(out, name, labels, self.get());
+    }
+}
+
+impl Histogram {
+    const TYPE: &'static str = "histogram";
+    fn render_into(&self, out: &mut String, name: &str, labels: &str) {
+        self.render(out, name, labels);
+    }
+}
+
+fn render_number(out: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
+    let _ =
+        if labels.is_empty() { writeln!(out, "{name} {value}") } else { writeln!(out, "{name}{{{labels}}} {value}") };
+}
+
+metrics! {
+    /// Requests of the data plane answered, by class of status.
+    requests_2xx: Counter = "merido_requests_total" {"status=\"2xx\""};
+    /// Requests of the data plane answered, by class of status.
+    requests_4xx: Counter = "merido_requests_total" {"status=\"4xx\""};
+    /// Requests of the data plane answered, by class of status.
+    requests_5xx: Counter = "merido_requests_total" {"status=\"5xx\""};
+    /// Requests whose client left before the answer was whole.
+    requests_abandoned: Counter = "merido_requests_abandoned_total";
+    /// Data-plane requests now running.
+    requests_running: Gauge = "merido_requests_running";
+    /// Time from a request's head to its answer's last byte.
+    request_seconds: Histogram = "merido_request_duration_seconds";
+    /// Time from a request's head to the provider's first byte.
+    first_byte_seconds: Histogram = "merido_first_byte_seconds";
+    /// The gateway's own time in a request, by step.
+    overhead_before_seconds: Histogram = "merido_overhead_seconds" {"step=\"before_upstream\""};
+    /// The gateway's own time in a request, by step.
+    overhead_after_seconds: Histogram = "merido_overhead_seconds" {"step=\"after_first_byte\""};
+    /// Tokens relayed, by kind.
+    tokens_prompt: Counter = "merido_tokens_total" {"kind=\"prompt\""};
+    /// Tokens relayed, by kind.
+    tokens_completion: Counter = "merido_tokens_total" {"kind=\"completion\""};
+    /// Calls to providers, by outcome.
+    upstream_ok: Counter = "merido_upstream_attempts_total" {"outcome=\"ok\""};
+    /// Calls to providers, by outcome.
+    upstream_refused: Counter = "merido_upstream_attempts_total" {"outcome=\"refused\""};
+    /// Calls to providers, by outcome.
+    upstream_failed: Counter = "merido_upstream_attempts_total" {"outcome=\"failed\""};
+    /// Connections opened to providers.
+    upstream_connects: Counter = "merido_upstream_connects_total";
+    /// Connections to providers, open now.
+    upstream_connections: Gauge = "merido_upstream_connections";
+    /// Connections of clients, open now.
+    client_connections: Gauge = "merido_client_connections";
+    /// Connections of clients refused because every permit was taken.
+    client_connections_refused: Counter = "merido_client_connections_refused_total";
+    /// Accepts that failed (descriptors used up, say); each is followed by a pause.
+    accept_errors: Counter = "merido_accept_errors_total";
+    /// Request-log rows written.
+    log_rows: Counter = "merido_log_rows_total";
+    /// Request-log rows sampled away above `MERIDO_LOG_ROWS_PER_SECOND` (usage totals stay exact).
+    log_rows_sampled: Counter = "merido_log_rows_sampled_total";
+    /// Request-log rows lost because their queue was full.
+    log_rows_dropped: Counter = "merido_log_rows_dropped_total";
+    /// Store transactions that failed.
+    store_errors: Counter = "merido_store_errors_total";
+    /// Store calls made while answering a data-plane request: stays 0.
+    store_calls_on_hot_path: Counter = "merido_store_calls_on_hot_path_total";
+    /// Times the catalog was built and published.
+    catalog_builds: Counter = "merido_catalog_builds_total";
+    /// Live events dropped because their ring was overtaken or full.
+    events_dropped: Counter = "merido_events_dropped_total";
+    /// Answers served from the dedup cache, followers of a call in flight included.
+    dedup_hits: Counter = "merido_dedup_hits_total";
+    /// Requests refused by a limit of ours.
+    rate_limited: Counter = "merido_rate_limited_total";
+    /// Tasks that panicked (each is a defect).
+    task_panics: Counter = "merido_task_panics_total";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_histogram_puts_each_value_at_or_below_its_bound() {
+        static H: Histogram = Histogram::new();
+        for micros in [0, 1, 16, 17, 32, 33, 1_000_000, u64::MAX] {
+            H.observe_micros(micros);
+        }
+        let mut out = String::new();
+        H.render(&mut out, "h", "");
+        assert!(out.contains("h_bucket{le=\"0.000016\"} 3\n"), "{out}");
+        assert!(out.contains("h_bucket{le=\"0.000032\"} 5\n"), "{out}");
+        assert!(out.contains("h_bucket{le=\"0.000064\"} 6\n"), "{out}");
+        assert!(out.contains("h_bucket{le=\"+Inf\"} 8\n"), "{out}");
+    }
+
+    #[test]
+    fn every_name_is_ours_and_every_series_is_rendered_once() {
+        let text = METRICS.render();
+        for name in Metrics::names() {
+            assert!(name.starts_with("merido_"), "{name}");
+        }
+        let mut series: Vec<_> =
+            text.lines().filter(|l| !l.starts_with('#')).map(|l| l.rsplit_once(' ').map(|(s, _)| s)).collect();
+        let all = series.len();
+        series.sort_unstable();
+        series.dedup();
+        assert_eq!(series.len(), all);
+    }
+}

@@ -1,0 +1,17 @@
+//! Words, clock, errors, stripes, tasks, telemetry: what every room may use and no room may change for itself.
+//!
+//! Nothing here knows what a model or a provider is. `clock` alone reads time, `tasks` alone spawns.
+
+pub mod alarms;
+pub mod clock;
+pub mod error;
+pub mod ids;
+pub mod metrics;
+pub mod seal;
+pub mod stripes;
+pub mod tasks;
+pub mod telemetry;
+
+pub use clock::{Clock, Now};
+pub use error::{Error, ErrorKind, Fault};
+pub use ids::{AccountId, KeyId, ModelId, RequestId, Secret, TokenId, VirtualModelId};

@@ -1,0 +1,314 @@
+//! Plain settings: what can be set, what it is by default, what is wrong with a set of them.
+//!
+//! No file is read here but in `load`; nothing here changes after start. Checks report *all* mistakes, each naming its
+//! key and where it came from.
+
+use crate::base::Secret;
+use crate::base::telemetry::LogFormat;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything `config/default.toml` lists.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Listen address.
+    pub host: IpAddr,
+    /// Listen port; 0 picks a free one.
+    pub port: u16,
+    /// Control plane, health and metrics on a listener of their own as well.
+    pub admin_listen: Option<std::net::SocketAddr>,
+    /// Embedded store and master key file.
+    pub data_dir: PathBuf,
+    /// base64 of 32 bytes; seals provider secrets.
+    pub master_key: Option<Secret>,
+    /// Where the master key lies when it is not given; made with mode 0600 when absent.
+    pub master_key_path: Option<PathBuf>,
+    /// argon2 hash that gates the control plane.
+    pub dashboard_password_hash: Option<Secret>,
+    /// Start with an open control plane on a non-loopback host all the same.
+    pub allow_open_admin: bool,
+    /// Refuse anonymous `/v1/*`; unset: false on loopback, true otherwise.
+    pub require_api_key: Option<bool>,
+    /// Requests per minute of keys without their own limit; 0 = none.
+    pub rate_limit_rpm: u32,
+    /// Burst of those; 0 = `rate_limit_rpm`.
+    pub rate_limit_burst: u32,
+    /// Tokens per minute of keys without their own limit; 0 = none.
+    pub rate_limit_tpm: u32,
+    /// Virtual models given by the environment (JSON array), already read.
+    pub routes: Vec<RouteSpec>,
+    /// `off`, `auto`, `all`.
+    pub dedup: DedupMode,
+    /// How long a finished answer is kept.
+    pub dedup_ttl: Duration,
+    /// Bytes of finished answers kept at most.
+    pub dedup_max_bytes: usize,
+    /// Off, the built-in embedding, or an embeddings model.
+    pub semantic_cache: SemanticMode,
+    /// Cosine similarity from which two questions count as one.
+    pub semantic_cache_threshold: f32,
+    /// How long an answer is kept for similar questions.
+    pub semantic_cache_ttl: Duration,
+    /// Log filter (`info`, `warn,merido=debug`).
+    pub log: String,
+    /// Log form; unset: text on a terminal, else JSON.
+    pub log_format: Option<LogFormat>,
+    /// Which requests get an access line.
+    pub access_log: AccessLog,
+    /// Request-log rows per second kept at most; above, successes are sampled and counted.
+    pub log_rows_per_second: u32,
+    /// Days a row is kept.
+    pub log_retention_days: u32,
+    /// Bytes of rows kept at most.
+    pub log_max_bytes: u64,
+    /// What to do with OpenAI streams that do not ask for usage.
+    pub stream_usage: StreamUsage,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Cidr>,
+    /// Extra roots (PEM) for private providers.
+    pub upstream_ca: Option<PathBuf>,
+    /// Data-path threads; 0 = cores.
+    pub workers: usize,
+    /// The built-in `demo/echo` provider; unset: on while no account exists.
+    pub demo: Option<bool>,
+    /// Terminate TLS here.
+    pub tls_cert: Option<PathBuf>,
+    /// Its key.
+    pub tls_key: Option<PathBuf>,
+    /// Largest request body.
+    pub max_body_bytes: u64,
+    /// Largest request body of the audio endpoints.
+    pub max_audio_body_bytes: u64,
+    /// Client connections at most (a reserve for health and control plane comes on top).
+    pub max_connections: usize,
+    /// How long streams may run on after shutdown began.
+    pub drain: Duration,
+    /// `/readyz` says 503 for so long before the listener closes; unset: 0 on loopback, 15 s otherwise.
+    pub lame_duck: Option<Duration>,
+    /// Timeouts.
+    pub timeouts: Timeouts,
+    /// Rests, breaker, backoff.
+    pub breaker: BreakerSettings,
+    /// API keys of providers found in the environment: (provider, key), in the catalogue's order.
+    pub env_accounts: Vec<(String, Secret)>,
+}
+
+/// Limits in time.
+#[derive(Clone, Debug)]
+pub struct Timeouts {
+    /// Connecting to a provider, TLS included.
+    pub connect: Duration,
+    /// A streamed answer's first byte.
+    pub first_byte_stream: Duration,
+    /// A non-streamed answer's first byte.
+    pub first_byte: Duration,
+    /// Silence within a stream or a body, either side.
+    pub stream_idle: Duration,
+    /// A client's request head.
+    pub client_header: Duration,
+    /// An idle client connection.
+    pub keep_alive: Duration,
+    /// An idle provider connection in the pool (below what providers keep: 60 s is common).
+    pub upstream_idle: Duration,
+}
+
+/// What a failure costs (CLUSTER numbers; see `routing/verdict`).
+#[derive(Clone, Debug)]
+pub struct BreakerSettings {
+    /// First rest of an account whose credentials were refused; doubles.
+    pub auth_cooldown: Duration,
+    /// Its cap.
+    pub auth_cooldown_cap: Duration,
+    /// First lock of a model that an account may not use; doubles.
+    pub model_lock: Duration,
+    /// Lock after quota words without a reset.
+    pub quota_lock: Duration,
+    /// First lock after a 429 without a reset; doubles.
+    pub rate_limit_lock: Duration,
+    /// Its cap.
+    pub rate_limit_lock_cap: Duration,
+    /// Failures within `window` that open an account's breaker.
+    pub failures: u32,
+    /// The window.
+    pub window: Duration,
+    /// First rest of an open breaker; doubles.
+    pub open: Duration,
+    /// Its cap.
+    pub open_cap: Duration,
+}
+
+/// A virtual model as settings and the command line give it.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSpec {
+    /// Its name: what clients ask for.
+    pub name: String,
+    /// `failover`, `load_balance`, `weighted`, `cost_optimized`, `latency_based`.
+    #[serde(default = "failover")]
+    pub strategy: String,
+    /// Where it may go, in order.
+    pub targets: Vec<TargetSpec>,
+    /// Requests that stay on one target before `load_balance` moves on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<u32>,
+}
+
+/// One target of a virtual model.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetSpec {
+    /// `provider/model`.
+    pub model: String,
+    /// Label (or id) of the account; any of the provider's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// Share under `weighted`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+}
+
+fn failover() -> String {
+    "failover".to_owned()
+}
+
+/// When identical requests become one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DedupMode {
+    /// Never.
+    Off,
+    /// With an `Idempotency-Key`, `x-merido-dedup: on`, or temperature 0.
+    Auto,
+    /// Always.
+    All,
+}
+
+/// Where the semantic cache gets its vectors.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SemanticMode {
+    /// No semantic cache.
+    Off,
+    /// Hashed word features; no network.
+    Builtin,
+    /// `provider/model` of an embeddings model.
+    Model(String),
+}
+
+/// Which requests get an access line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AccessLog {
+    /// None.
+    Off,
+    /// Status ≥ 400.
+    Errors,
+    /// All.
+    All,
+}
+
+/// OpenAI streams without `include_usage`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StreamUsage {
+    /// Ask for it and drop the usage-only chunk on the way back.
+    Inject,
+    /// Leave the request alone and estimate.
+    Estimate,
+}
+
+/// An address range (`10.0.0.0/8`, `::1`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cidr {
+    /// Any address of the range.
+    pub addr: IpAddr,
+    /// Leading bits that count.
+    pub bits: u8,
+}
+
+impl Settings {
+    /// `require_api_key`, resolved.
+    pub fn keys_required(&self) -> bool {
+        self.require_api_key.unwrap_or(!self.host.is_loopback())
+    }
+
+    /// `lame_duck`, resolved.
+    pub fn lame_duck(&self) -> Duration {
+        self.lame_duck.unwrap_or(if self.host.is_loopback() { Duration::ZERO } else { Duration::from_secs(15) })
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            host: IpAddr::from([127, 0, 0, 1]),
+            port: 8788,
+            admin_listen: None,
+            data_dir: std::env::home_dir().unwrap_or_default().join(".merido"),
+            master_key: None,
+            master_key_path: None,
+            dashboard_password_hash: None,
+            allow_open_admin: false,
+            require_api_key: None,
+            rate_limit_rpm: 0,
+            rate_limit_burst: 0,
+            rate_limit_tpm: 0,
+            routes: Vec::new(),
+            dedup: DedupMode::Auto,
+            dedup_ttl: Duration::from_secs(60),
+            dedup_max_bytes: 64 << 20,
+            semantic_cache: SemanticMode::Off,
+            semantic_cache_threshold: 0.95,
+            semantic_cache_ttl: Duration::from_secs(3600),
+            log: "info".to_owned(),
+            log_format: None,
+            access_log: AccessLog::Errors,
+            log_rows_per_second: 2000,
+            log_retention_days: 14,
+            log_max_bytes: 2 << 30,
+            stream_usage: StreamUsage::Inject,
+            trusted_proxies: Vec::new(),
+            upstream_ca: None,
+            workers: 0,
+            demo: None,
+            tls_cert: None,
+            tls_key: None,
+            max_body_bytes: 32 << 20,
+            max_audio_body_bytes: 64 << 20,
+            max_connections: 16_384,
+            drain: Duration::from_secs(600),
+            lame_duck: None,
+            timeouts: Timeouts::default(),
+            breaker: BreakerSettings::default(),
+            env_accounts: Vec::new(),
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            first_byte_stream: Duration::from_secs(120),
+            first_byte: Duration::from_secs(600),
+            stream_idle: Duration::from_secs(120),
+            client_header: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(75),
+            upstream_idle: Duration::from_secs(50),
+        }
+    }
+}
+
+impl Default for BreakerSettings {
+    fn default() -> Self {
+        Self {
+            auth_cooldown: Duration::from_secs(120),
+            auth_cooldown_cap: Duration::from_secs(30 * 60),
+            model_lock: Duration::from_secs(120),
+            quota_lock: Duration::from_secs(600),
+            rate_limit_lock: Duration::from_secs(1),
+            rate_limit_lock_cap: Duration::from_secs(240),
+            failures: 5,
+            window: Duration::from_secs(30),
+            open: Duration::from_secs(30),
+            open_cap: Duration::from_secs(300),
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! Allocator, arguments, runtime, exit code.
+fn main() {}

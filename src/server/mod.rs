@@ -1,0 +1,1 @@
+//! Listeners, connections, bodies: the side of the house that faces clients.

@@ -1,0 +1,388 @@
+//! Who may call, whom we may call, and by which names: keys, accounts, virtual models.
+//!
+//! Read-mostly. Small tables (accounts, virtual models) are a [`Catalog`] swapped whole and versioned; keys live in
+//! stripes, so that one new key among a million costs one insert. Only `store/refresh` publishes.
+
+use crate::base::stripes::Stripes;
+use crate::base::{AccountId, KeyId, ModelId, Secret, VirtualModelId};
+use crate::dialect::Dialect;
+use parking_lot::RwLock;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Everything that is looked up per request. Shared by all cores.
+#[derive(Debug)]
+pub struct Directory {
+    keys: Stripes<KeyHash, Arc<Key>>,
+    tables: RwLock<Arc<Catalog>>,
+    version: AtomicU64,
+}
+
+/// BLAKE3 of an API key: what the store and the directory know of it.
+pub type KeyHash = [u8; 32];
+
+/// A caller's key, as the store describes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Key {
+    /// Its id.
+    pub id: KeyId,
+    /// For people.
+    pub name: Arc<str>,
+    /// Requests per minute; `None`: the default's.
+    pub rpm: Option<u32>,
+    /// Requests at once; `None`: `rpm`.
+    pub burst: Option<u32>,
+    /// Tokens per minute.
+    pub tpm: Option<u32>,
+    /// Requests in flight at most.
+    pub max_parallel: Option<u32>,
+    /// Models it may ask for (names as clients write them; `*` at the end matches a prefix); `None`: all.
+    pub models: Option<Arc<[Box<str>]>>,
+    /// Dollars it may spend, in nanodollars.
+    pub budget_nanos: Option<i64>,
+    /// Unix milliseconds after which it is refused.
+    pub expires_unix_ms: Option<u64>,
+}
+
+/// A kind of provider: what `config/providers.toml` says, or what `--dialect`, `--base-url` said.
+#[derive(Debug, PartialEq)]
+pub struct Provider {
+    /// `openai`, `groq`, …: the part of `provider/model` before the slash.
+    pub name: Box<str>,
+    /// What it speaks.
+    pub dialect: Dialect,
+    /// How its credential travels.
+    pub auth: Auth,
+    /// Speak HTTP/2 to it.
+    pub http2: bool,
+    /// Models known to exist, by name.
+    pub models: HashMap<Box<str>, Arc<Model>, ahash::RandomState>,
+}
+
+/// Which header carries the credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// `authorization: Bearer …`
+    Bearer,
+    /// `x-api-key: …` (Anthropic)
+    XApiKey,
+    /// `x-goog-api-key: …` (Gemini)
+    XGoogApiKey,
+    /// `api-key: …` (Azure)
+    ApiKey,
+    /// None at all (a server of one's own).
+    None,
+}
+
+/// A model of a provider.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    /// Its name at the provider.
+    pub name: Box<str>,
+    /// Its id in locks and usage.
+    pub id: ModelId,
+    /// Tokens of context; 0 = unknown.
+    pub context: u32,
+    /// Tokens of output at most; 0 = unknown.
+    pub max_output: u32,
+    /// What it costs; `None` = unknown.
+    pub price: Option<Price>,
+}
+
+/// Picodollars per token ($1 per million tokens = 1,000,000).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Price {
+    /// Prompt.
+    pub input: u64,
+    /// Completion.
+    pub output: u64,
+    /// Prompt read from the provider's cache.
+    pub cache_read: u64,
+    /// Prompt written to the provider's cache.
+    pub cache_write: u64,
+}
+
+/// An account with a provider: a credential and where to use it.
+#[derive(Debug)]
+pub struct Account {
+    /// Its id. 0 is the built-in demo's.
+    pub id: AccountId,
+    /// With whom.
+    pub provider: Arc<Provider>,
+    /// For people; unique within a provider.
+    pub label: Box<str>,
+    /// Share among the accounts of its provider.
+    pub weight: u32,
+    /// Where it listens.
+    pub base: BaseUrl,
+    /// The credential.
+    pub secret: Secret,
+}
+
+/// A provider's base URL, taken apart once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BaseUrl {
+    /// `https`.
+    pub tls: bool,
+    /// Host name or address, no brackets.
+    pub host: Box<str>,
+    /// Port.
+    pub port: u16,
+    /// The `host` header: host with port unless it is the scheme's own, IPv6 in brackets.
+    pub authority: Box<str>,
+    /// Path before the endpoint's, no slash at its end (`/v1`, or empty).
+    pub path: Box<str>,
+}
+
+/// A name of ours that stands for several targets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VirtualModel {
+    /// Its id; 0 for those given by `MERIDO_ROUTES`.
+    pub id: VirtualModelId,
+    /// What clients ask for.
+    pub name: Arc<str>,
+    /// How the next target is chosen.
+    pub strategy: Strategy,
+    /// Requests that stay on one target before `load_balance` moves on; ≥ 1.
+    pub sticky: u32,
+    /// Where it may go, in order.
+    pub targets: Vec<VirtualTarget>,
+}
+
+/// How a virtual model chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// In order; the next on failure.
+    Failover,
+    /// In turn.
+    LoadBalance,
+    /// By weight.
+    Weighted,
+    /// Cheapest first.
+    CostOptimized,
+    /// Fastest first.
+    LatencyBased,
+}
+
+/// One target of a virtual model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VirtualTarget {
+    /// Provider's name.
+    pub provider: Box<str>,
+    /// Model's name at the provider.
+    pub model: Box<str>,
+    /// The account it is pinned to, by label or id.
+    pub account: Option<Box<str>>,
+    /// Share under `weighted`; ≥ 1.
+    pub weight: u32,
+}
+
+/// Accounts and virtual models: small, swapped whole.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    /// Rises with each publication.
+    pub version: u64,
+    /// All accounts.
+    pub accounts: Vec<Arc<Account>>,
+    /// Indices into `accounts` by provider name.
+    pub by_provider: HashMap<Box<str>, Vec<Arc<Account>>, ahash::RandomState>,
+    /// Virtual models by name.
+    pub virtual_models: HashMap<Arc<str>, Arc<VirtualModel>, ahash::RandomState>,
+    /// Bare model names that providers with an account offer: whom to ask, when exactly one does.
+    pub bare: HashMap<Box<str>, Vec<Arc<Provider>>, ahash::RandomState>,
+}
+
+impl Strategy {
+    const ALL: [(Self, &'static str); 5] = [
+        (Self::Failover, "failover"),
+        (Self::LoadBalance, "load_balance"),
+        (Self::Weighted, "weighted"),
+        (Self::CostOptimized, "cost_optimized"),
+        (Self::LatencyBased, "latency_based"),
+    ];
+
+    /// The strategy of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, n)| *n == name).map(|(s, _)| *s)
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(s, _)| *s == self).map_or("failover", |(_, n)| n)
+    }
+}
+
+impl BaseUrl {
+    /// Takes `http(s)://host[:port][/path]` apart; what is wrong with it otherwise.
+    pub fn parse(url: &str) -> Result<Self, &'static str> {
+        let (tls, rest) = if let Some(rest) = url.strip_prefix("https://") {
+            (true, rest)
+        } else if let Some(rest) = url.strip_prefix("http://") {
+            (false, rest)
+        } else {
+            return Err("must start with http:// or https://");
+        };
+        if rest.bytes().any(|b| b <= b' ' || b == 0x7f || b == b'?' || b == b'#' || b == b'\\' || b >= 0x80) {
+            return Err("must hold no spaces, query, fragment or non-ASCII characters");
+        }
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        if authority.contains('@') {
+            return Err("must not hold credentials; use the API key");
+        }
+        let own_port = if tls { 443 } else { 80 };
+        let (host, port) = if let Some(inner) = authority.strip_prefix('[') {
+            let (host, after) = inner.split_once(']').ok_or("has an unclosed [")?;
+            host.parse::<std::net::Ipv6Addr>().map_err(|_| "has a bad IPv6 address")?;
+            (host, after.strip_prefix(':').or(if after.is_empty() { Some("") } else { None }).ok_or("has a bad port")?)
+        } else {
+            match authority.split_once(':') {
+                Some((host, port)) if !port.is_empty() => (host, port),
+                Some(_) => return Err("has a bad port"),
+                None => (authority, ""),
+            }
+        };
+        if host.is_empty() {
+            return Err("has no host");
+        }
+        let port = if port.is_empty() { own_port } else { port.parse().map_err(|_| "has a bad port")? };
+        if port == 0 {
+            return Err("has a bad port");
+        }
+        let bracketed = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        let authority = if port == own_port { bracketed } else { format!("{bracketed}:{port}") };
+        Ok(Self { tls, host: host.into(), port, authority: authority.into(), path: path.trim_end_matches('/').into() })
+    }
+}
+
+impl Directory {
+    /// Empty, version 0.
+    pub fn new() -> Self {
+        Self { keys: Stripes::new(256), tables: RwLock::new(Arc::default()), version: AtomicU64::new(0) }
+    }
+
+    /// The key with that hash.
+    pub fn key(&self, hash: &KeyHash) -> Option<Arc<Key>> {
+        self.keys.get(hash)
+    }
+
+    /// One key is new or changed.
+    pub fn put_key(&self, hash: KeyHash, key: Key) {
+        self.keys.insert(hash, Arc::new(key));
+    }
+
+    /// One key is gone.
+    pub fn drop_key(&self, hash: &KeyHash) {
+        self.keys.remove(hash);
+    }
+
+    /// How many keys there are.
+    pub fn key_count(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// The version last published: one relaxed load, to see whether a held [`Catalog`] is still the newest.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The newest tables.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.tables.read())
+    }
+
+    /// Swaps the tables; gives them the next version and returns it.
+    pub fn publish(&self, mut next: Catalog) -> u64 {
+        let mut tables = self.tables.write();
+        next.version = tables.version + 1;
+        let version = next.version;
+        *tables = Arc::new(next);
+        self.version.store(version, Ordering::Release);
+        version
+    }
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Catalog {
+    /// Builds the indices over `accounts` and `virtual_models`.
+    pub fn build(accounts: Vec<Arc<Account>>, virtual_models: Vec<VirtualModel>) -> Self {
+        let mut catalog = Self { accounts, ..Self::default() };
+        for account in &catalog.accounts {
+            let siblings = catalog.by_provider.entry(account.provider.name.clone()).or_default();
+            siblings.push(Arc::clone(account));
+            if siblings.len() == 1 {
+                for name in account.provider.models.keys() {
+                    catalog.bare.entry(name.clone()).or_default().push(Arc::clone(&account.provider));
+                }
+            }
+        }
+        for model in virtual_models {
+            catalog.virtual_models.insert(Arc::clone(&model.name), Arc::new(model));
+        }
+        catalog
+    }
+}
+
+impl Key {
+    /// Whether this key may ask for `model`, by the name the client wrote.
+    pub fn allows(&self, model: &str) -> bool {
+        self.models.as_ref().is_none_or(|allowed| {
+            allowed.iter().any(|name| name.strip_suffix('*').map_or(&**name == model, |head| model.starts_with(head)))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base_urls_come_apart_or_say_why_not() {
+        let url = BaseUrl::parse("https://api.openai.com/v1/").unwrap();
+        assert_eq!(
+            (url.tls, &*url.host, url.port, &*url.authority, &*url.path),
+            (true, "api.openai.com", 443, "api.openai.com", "/v1")
+        );
+        let url = BaseUrl::parse("http://[::1]:8080").unwrap();
+        assert_eq!((&*url.host, url.port, &*url.authority, &*url.path), ("::1", 8080, "[::1]:8080", ""));
+        for bad in [
+            "",
+            "ftp://x",
+            "http://",
+            "http://:80",
+            "http://a:b",
+            "http://a:",
+            "http://a:0",
+            "http://u:p@h",
+            "http://a b",
+            "http://a/?q",
+            "http://[::1",
+            "http://[x]",
+        ] {
+            assert!(BaseUrl::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_key_allows_names_and_prefixes() {
+        let mut key = Key {
+            id: KeyId(1),
+            name: "k".into(),
+            rpm: None,
+            burst: None,
+            tpm: None,
+            max_parallel: None,
+            models: None,
+            budget_nanos: None,
+            expires_unix_ms: None,
+        };
+        assert!(key.allows("anything"));
+        key.models = Some(["fast".into(), "openai/*".into()].into());
+        assert!(key.allows("fast") && key.allows("openai/gpt-x") && !key.allows("faster") && !key.allows("groq/x"));
+    }
+}

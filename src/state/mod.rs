@@ -1,0 +1,5 @@
+//! The live memory of one instance. No socket, no file, no spawn, no clock: whatever depends on time takes `now`.
+//!
+//! Nothing in here is serializable; `store/` and the wire formats own theirs.
+
+pub mod catalog;

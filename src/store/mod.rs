@@ -1,0 +1,1 @@
+//! What survives a restart: one face, an embedded engine behind it (and the seam for another).

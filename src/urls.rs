@@ -1,0 +1,1 @@
+//! Which URL goes to whom.
