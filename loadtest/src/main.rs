@@ -1,1 +1,2 @@
+//! The load harness: generator, mock provider, comparison with other proxies.
 fn main() {}

@@ -167,7 +167,7 @@ impl Backoff {
     }
 
     /// The next wait.
-    pub fn next(&mut self) -> Duration {
+    pub fn wait(&mut self) -> Duration {
         let whole = self.base.saturating_mul(1u32.checked_shl(self.step.min(20)).unwrap_or(u32::MAX)).min(self.cap);
         self.step = self.step.saturating_add(1);
         // xorshift: jitter needs no better.
@@ -215,12 +215,12 @@ mod tests {
     fn backoff_grows_to_its_cap_and_starts_over() {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2), 42);
         for n in 0..12u32 {
-            let wait = backoff.next();
+            let wait = backoff.wait();
             let whole = Duration::from_millis(100 << n.min(6)).min(Duration::from_secs(2));
             assert!(wait >= whole / 2 && wait <= whole, "step {n}: {wait:?} of {whole:?}");
         }
         backoff.reset();
-        assert!(backoff.next() <= Duration::from_millis(100));
+        assert!(backoff.wait() <= Duration::from_millis(100));
     }
 
     #[test]
