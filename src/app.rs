@@ -1,1 +1,327 @@
-//! Wiring: the one file that sees everything.
+//! Wiring: builds all parts, hands each its handles, names the background tasks, owns the order of shutdown.
+//!
+//! The one file that sees the whole house. Nothing is decided here but who gets what.
+
+use crate::admin::{Admin, Health};
+use crate::base::alarms::Alarms;
+use crate::base::ids::RequestIds;
+use crate::base::tasks::{self, Drain, DrainSwitch, Phase, Tasks};
+use crate::base::telemetry::{self, LogFormat};
+use crate::base::{Clock, seal};
+use crate::cli::{Failure, Start};
+use crate::config::Settings;
+use crate::proxy::{Proxy, Shared};
+use crate::server::{self, ConnTimeouts, Core, Permits};
+use crate::state::catalog::Directory;
+use crate::state::usage::UsageBook;
+use crate::store::refresh::Refresher;
+use crate::store::{Store, writer};
+use crate::upstream::{self, Client, ClientConfig};
+use crate::urls::Urls;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{mpsc, watch};
+
+/// After *cut*, streams get this long to send their last event.
+const CUT_GRACE: Duration = Duration::from_secs(3);
+/// The usage writer's and the store's time at the end.
+const STORE_GRACE: Duration = Duration::from_secs(10);
+
+/// A running gateway. Dropping it does not stop it; [`Gateway::stop`] does.
+#[derive(Debug)]
+pub struct Gateway {
+    addr: SocketAddr,
+    orders: mpsc::UnboundedSender<Order>,
+    control: std::thread::JoinHandle<()>,
+    ended: watch::Receiver<bool>,
+}
+
+/// How to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Lame duck, then finish, then cut.
+    Drain,
+    /// Without the lame duck.
+    DrainNow,
+    /// Cut at once.
+    Cut,
+}
+
+/// `merido start`: runs until a signal ends it.
+pub fn run(start: &Start) -> Result<(), Failure> {
+    let settings = start.settings()?;
+    telemetry::init(&settings.log, settings.log_format.unwrap_or_else(LogFormat::by_terminal));
+    let gateway = Gateway::start(settings).map_err(|message| Failure { code: 1, message })?;
+    tracing::info!(address = %gateway.addr, version = env!("CARGO_PKG_VERSION"), "serving");
+    gateway.wait();
+    Ok(())
+}
+
+impl Gateway {
+    /// Starts one and returns once it serves. Blocks: call it from outside any runtime.
+    pub fn start(settings: Settings) -> Result<Self, String> {
+        let settings = Arc::new(settings);
+        let (addr, listeners) = server::bind(SocketAddr::new(settings.host, settings.port), workers(&settings))
+            .map_err(|e| format!("can't listen on {}:{}: {e}", settings.host, settings.port))?;
+        let control = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+        let store = control.block_on(Store::open(&settings)).map_err(|e| e.to_string())?;
+        let directory = Arc::new(Directory::new());
+        let mut refresher = Refresher::new(store.clone(), Arc::clone(&directory), &settings);
+        control.block_on(refresher.load()).map_err(|e| e.to_string())?;
+        let parts = Parts::new(settings, directory, store)?;
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let (ended_tx, ended) = watch::channel(false);
+        let (ready_tx, ready) = std::sync::mpsc::channel();
+        let control = tasks::thread("control".to_owned(), move || {
+            control.block_on(parts.run(listeners, refresher, inbox, ready_tx));
+            // Tasks that outlived every deadline end with their runtime.
+            control.shutdown_timeout(Duration::from_secs(1));
+            let _ = ended_tx.send(true);
+        })
+        .map_err(|e| e.to_string())?;
+        ready.recv().map_err(|_| "the gateway ended while starting; its log has more".to_owned())??;
+        Ok(Self { addr, orders, control, ended })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Tells it to end; returns at once.
+    pub fn order(&self, order: Order) {
+        // A gateway that has ended already needs no orders.
+        let _ = self.orders.send(order);
+    }
+
+    /// Waits for its end (a signal, or an order).
+    pub fn wait(self) {
+        if self.control.join().is_err() {
+            tracing::error!("the control thread panicked");
+        }
+    }
+
+    /// Whether it has ended.
+    pub fn ended(&self) -> bool {
+        *self.ended.borrow()
+    }
+
+    /// Drains without a lame duck and waits.
+    pub fn stop(self) {
+        self.order(Order::DrainNow);
+        self.wait();
+    }
+}
+
+fn workers(settings: &Settings) -> usize {
+    match settings.workers {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        n => n,
+    }
+}
+
+/// Everything, before it runs.
+struct Parts {
+    settings: Arc<Settings>,
+    directory: Arc<Directory>,
+    store: Store,
+    usage: Arc<UsageBook>,
+    switch: DrainSwitch,
+    permits: Arc<Permits>,
+    serving: Arc<AtomicBool>,
+    upstream: ClientConfig,
+    epoch: u64,
+}
+
+impl Parts {
+    fn new(settings: Arc<Settings>, directory: Arc<Directory>, store: Store) -> Result<Self, String> {
+        let tls = upstream::tls_config(settings.upstream_ca.as_deref())?;
+        let upstream = ClientConfig::new(tls, &settings.timeouts);
+        Ok(Self {
+            usage: Arc::new(UsageBook::new(settings.log_rows_per_second)),
+            permits: Arc::new(Permits::new(settings.max_connections)),
+            serving: Arc::default(),
+            switch: DrainSwitch::new(),
+            epoch: seal::random_u64().map_err(|e| e.to_string())?,
+            settings,
+            directory,
+            store,
+            upstream,
+        })
+    }
+
+    async fn run(
+        self,
+        listeners: Vec<TcpListener>,
+        refresher: Refresher,
+        mut orders: mpsc::UnboundedReceiver<Order>,
+        ready: std::sync::mpsc::Sender<Result<(), String>>,
+    ) {
+        let here = tokio::runtime::Handle::current();
+        let background = Tasks::default();
+        let drain = self.switch.drain();
+        background.spawn(&here, "refresh", refresher.run(drain.clone()));
+        // The writer must outlive the last request: it has a switch of its own.
+        let writer_switch = DrainSwitch::new();
+        let writing = Tasks::default();
+        writing.spawn(
+            &here,
+            "usage writer",
+            writer::run(self.store.clone(), Arc::clone(&self.usage), writer_switch.drain()),
+        );
+        let admin = Arc::new(Admin::new(Health {
+            instance: format!("{:012x}", self.epoch & 0xffff_ffff_ffff),
+            started: Clock::now(),
+            directory: Arc::clone(&self.directory),
+            drain: drain.clone(),
+            serving: Arc::clone(&self.serving),
+        }));
+        let shared = Arc::new(Shared {
+            settings: Arc::clone(&self.settings),
+            directory: Arc::clone(&self.directory),
+            usage: Arc::clone(&self.usage),
+            drain: drain.clone(),
+        });
+        let count = listeners.len();
+        let (done_tx, mut done) = mpsc::channel::<()>(count);
+        let mut failed = None;
+        for (index, listener) in listeners.into_iter().enumerate() {
+            let core = CoreParts {
+                shared: Arc::clone(&shared),
+                admin: Arc::clone(&admin),
+                control: here.clone(),
+                ids: RequestIds::new(self.epoch, index, count),
+                permits: Arc::clone(&self.permits),
+                upstream: self.upstream.clone(),
+                drain: drain.clone(),
+            };
+            let done = done_tx.clone();
+            if let Err(error) = tasks::thread(format!("core-{index}"), move || {
+                core.run(listener);
+                drop(done);
+            }) {
+                failed = Some(error.to_string());
+            }
+        }
+        drop(done_tx);
+        self.serving.store(failed.is_none(), Ordering::Release);
+        let _ = ready.send(failed.map_or(Ok(()), Err));
+        self.shut_down(&mut orders, &mut done).await;
+        writer_switch.advance(Phase::Cut);
+        for name in writing.wait(STORE_GRACE).await {
+            tracing::error!(task = name, "did not end in time; its last batch is lost");
+        }
+        background.wait(STORE_GRACE).await;
+        self.store.close().await;
+        tracing::info!("ended");
+    }
+
+    /// Waits for the order, then walks through the phases.
+    async fn shut_down(&self, orders: &mut mpsc::UnboundedReceiver<Order>, cores: &mut mpsc::Receiver<()>) {
+        let mut signals = Signals::new();
+        let order = tokio::select! {
+            order = orders.recv() => order.unwrap_or(Order::DrainNow),
+            order = signals.next() => order,
+            _ = cores.recv() => { tracing::error!("every core ended by itself"); return; }
+        };
+        tracing::info!(?order, "shutting down");
+        let lame = if order == Order::Drain { self.settings.lame_duck() } else { Duration::ZERO };
+        let steps: &[(Phase, Duration)] = match order {
+            Order::Cut => &[(Phase::Cut, CUT_GRACE)],
+            _ => &[(Phase::LameDuck, lame), (Phase::Finish, self.settings.drain), (Phase::Cut, CUT_GRACE)],
+        };
+        let mut hurried = false;
+        for (phase, patience) in steps {
+            if hurried && *phase != Phase::Cut {
+                continue;
+            }
+            self.switch.advance(*phase);
+            tokio::select! {
+                // All cores have let go of their sender: every connection has ended.
+                _ = cores.recv() => return,
+                () = tokio::time::sleep(*patience) => {}
+                _ = signals.next() => { tracing::warn!("second signal: ending now"); hurried = true; }
+                Some(_) = orders.recv() => { hurried = true; }
+            }
+        }
+    }
+}
+
+/// What one data core runs on.
+struct CoreParts {
+    shared: Arc<Shared>,
+    admin: Arc<Admin>,
+    control: tokio::runtime::Handle,
+    ids: RequestIds,
+    permits: Arc<Permits>,
+    upstream: ClientConfig,
+    drain: Drain,
+}
+
+impl CoreParts {
+    fn run(self, listener: TcpListener) {
+        let runtime: Runtime = match Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                tracing::error!(%error, "a core has no runtime");
+                return;
+            }
+        };
+        let served = runtime.block_on(async {
+            let alarms = Arc::new(Alarms::default());
+            let client = Client::new(self.upstream, Arc::clone(&alarms));
+            let (sweeping, ticking) = (client.clone(), server::tick(Arc::clone(&alarms), self.drain.clone(), {
+                let mut last = Clock::now();
+                let client = client.clone();
+                move |now| {
+                    if now.since(last) >= Duration::from_secs(1) {
+                        last = now;
+                        client.sweep(now);
+                    }
+                }
+            }));
+            let ticker = tasks::spawn("core ticker", ticking);
+            let timeouts = &self.shared.settings.timeouts;
+            let timeouts =
+                ConnTimeouts { head: timeouts.client_header, idle: timeouts.keep_alive, write: timeouts.stream_idle };
+            let proxy = Arc::new(Proxy::new(Arc::clone(&self.shared), sweeping, self.ids));
+            let handler = Arc::new(Urls::new(proxy, self.admin, self.control));
+            let core = Core { handler, alarms, permits: self.permits, timeouts, drain: self.drain };
+            let served = server::serve(listener, core).await;
+            ticker.abort();
+            served
+        });
+        if let Err(error) = served {
+            tracing::error!(%error, "a core ended");
+        }
+    }
+}
+
+/// TERM and INT.
+struct Signals {
+    term: Option<tokio::signal::unix::Signal>,
+    int: Option<tokio::signal::unix::Signal>,
+}
+
+impl Signals {
+    fn new() -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+        Self { term: signal(SignalKind::terminate()).ok(), int: signal(SignalKind::interrupt()).ok() }
+    }
+
+    async fn next(&mut self) -> Order {
+        async fn one(signal: &mut Option<tokio::signal::unix::Signal>) {
+            match signal {
+                Some(signal) => drop(signal.recv().await),
+                None => std::future::pending().await,
+            }
+        }
+        tokio::select! {
+            () = one(&mut self.term) => Order::Drain,
+            () = one(&mut self.int) => Order::DrainNow,
+        }
+    }
+}

@@ -29,6 +29,7 @@ pub struct Alarm {
 #[derive(Debug, Default)]
 pub struct Alarms {
     all: Mutex<Vec<Weak<Alarm>>>,
+    swept: AtomicU64,
 }
 
 impl Alarms {
@@ -40,8 +41,25 @@ impl Alarms {
         alarm
     }
 
+    /// The time of the last sweep: at most one [`TICK`] old and cheaper than asking the clock.
+    pub fn now(&self) -> Now {
+        Now::from_nanos(self.swept.load(Ordering::Relaxed))
+    }
+
+    /// Wakes every task that waits with an alarm, without firing any: they look at the phase of shutdown.
+    pub fn wake_all(&self) {
+        let all: Vec<_> = self.all.lock().iter().filter_map(Weak::upgrade).collect();
+        for alarm in all {
+            let waker = alarm.waker.lock().take();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+
     /// Fires what is due and forgets what was dropped.
     pub fn sweep(&self, now: Now) {
+        self.swept.store(now.as_nanos(), Ordering::Relaxed);
         let mut due = Vec::new();
         self.all.lock().retain(|weak| {
             let Some(alarm) = weak.upgrade() else { return false };

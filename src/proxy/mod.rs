@@ -1,1 +1,220 @@
 //! One request, one file a step.
+//!
+//! `handle` reads as the list of steps; each step's result is the next one's argument, so their order can't be broken
+//! by accident. No step waits for a store or for another instance. Whatever ends a request, `settle` hears of it once.
+
+mod attempt;
+mod auth;
+mod demo;
+mod headers;
+mod intake;
+mod listing;
+mod multipart;
+mod relay;
+mod settle;
+
+use crate::base::tasks::Drain;
+use crate::base::{Clock, Error, ErrorKind, Now, RequestId};
+use crate::base::ids::RequestIds;
+use crate::config::{Settings, StreamUsage};
+use crate::dialect::peek::{Peek, peek};
+use crate::dialect::{Endpoint, estimate};
+use crate::server::{Body, Peer, body};
+use crate::state::catalog::{Catalog, Directory};
+use crate::state::usage::Usage as UsageBook;
+use crate::upstream::Client;
+use auth::Caller;
+use bytes::Bytes;
+use http::header::HeaderValue;
+use http::request::Parts;
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use parking_lot::Mutex;
+use settle::Ticket;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What all cores share.
+#[derive(Debug)]
+pub struct Shared {
+    /// As started with.
+    pub settings: Arc<Settings>,
+    /// Keys, accounts, virtual models.
+    pub directory: Arc<Directory>,
+    /// Usage totals and log rows on their way out.
+    pub usage: Arc<UsageBook>,
+    /// Where shutdown stands.
+    pub drain: Drain,
+}
+
+/// The data plane of one core.
+#[derive(Debug)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+    client: Client,
+    ids: RequestIds,
+    /// The tables last seen: looked at again only when their version moved.
+    catalog: Mutex<Arc<Catalog>>,
+}
+
+/// What the URL said.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Which endpoint.
+    pub endpoint: Endpoint,
+    /// Where in the path the model stands (Gemini).
+    pub model_in_path: Option<Range<usize>>,
+}
+
+/// A request whose body has been looked at.
+struct Question {
+    endpoint: Endpoint,
+    parts: Parts,
+    body: Bytes,
+    peek: Peek,
+    stream: bool,
+}
+
+impl Proxy {
+    /// A core's data plane.
+    pub fn new(shared: Arc<Shared>, client: Client, ids: RequestIds) -> Self {
+        let catalog = Mutex::new(shared.directory.catalog());
+        Self { shared, client, ids, catalog }
+    }
+
+    /// Answers one data-plane request.
+    pub async fn handle(&self, asked: Asked, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        let started = Clock::now();
+        let id = self.ids.next();
+        let (parts, incoming) = request.into_parts();
+        let client_id = intake::client_request_id(&parts.headers);
+        let dialect = asked.endpoint.dialect();
+        match self.steps(started, id, client_id.clone(), asked, parts, incoming, peer).await {
+            Ok(response) => response,
+            Err(error) => {
+                let shown = client_id.unwrap_or_else(|| headers::text(&id.to_string()));
+                let mut response = body::error(dialect, &error, shown.to_str().unwrap_or_default());
+                response.headers_mut().insert(intake::X_REQUEST_ID.clone(), shown);
+                response
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the head's parts, taken apart once")]
+    async fn steps(
+        &self,
+        started: Now,
+        id: RequestId,
+        client_id: Option<HeaderValue>,
+        asked: Asked,
+        parts: Parts,
+        incoming: Incoming,
+        peer: Peer,
+    ) -> Result<Response<Body>, Error> {
+        let settings = &self.shared.settings;
+        let endpoint = asked.endpoint;
+        let caller = auth::identify(
+            &parts.headers,
+            parts.uri.query(),
+            endpoint.dialect(),
+            peer,
+            settings,
+            &self.shared.directory,
+            started,
+        )?;
+        intake::check_content(endpoint, &parts.headers)?;
+        let mut ticket = Ticket::open(Arc::clone(&self.shared), id, client_id, caller, endpoint, started);
+        let answer = if endpoint == Endpoint::Transcriptions {
+            self.upload(parts, incoming, &mut ticket).await
+        } else {
+            self.question(asked, parts, incoming, &mut ticket).await
+        };
+        match answer {
+            Ok(answer) => Ok(answer.into_response(ticket)),
+            Err(error) => {
+                ticket.failed(error.status(), error.kind.code());
+                Err(error)
+            }
+        }
+    }
+
+    async fn question(
+        &self,
+        asked: Asked,
+        parts: Parts,
+        incoming: Incoming,
+        ticket: &mut Ticket,
+    ) -> Result<attempt::Answer, Error> {
+        let settings = &self.shared.settings;
+        let endpoint = asked.endpoint;
+        let limit = if endpoint == Endpoint::Speech { settings.max_audio_body_bytes } else { settings.max_body_bytes };
+        let body = body::read(incoming, limit, settings.timeouts.stream_idle).await?;
+        let peek = peek(&body, endpoint)?;
+        let decoded;
+        let model: &str = match &asked.model_in_path {
+            Some(range) => {
+                let raw = parts.uri.path().get(range.clone()).unwrap_or_default();
+                decoded = percent_decode(raw)?;
+                &decoded
+            }
+            None => peek.model().ok_or_else(|| Error::malformed("`model` is missing").param("model"))?,
+        };
+        auth::may_use(&ticket.caller, model)?;
+        ticket.requested_model = Arc::from(model);
+        ticket.stream = peek.stream.unwrap_or(false) || endpoint == Endpoint::StreamGenerate;
+        ticket.estimate = estimate::prompt_tokens(body.len());
+        let stream = ticket.stream;
+        let question = Question { endpoint, parts, body, peek, stream };
+        attempt::run(self, &question, ticket).await
+    }
+
+    fn catalog(&self) -> Arc<Catalog> {
+        let version = self.shared.directory.version();
+        let mut held = self.catalog.lock();
+        if held.version != version {
+            *held = self.shared.directory.catalog();
+        }
+        Arc::clone(&held)
+    }
+
+    fn caller(&self, headers: &http::HeaderMap, peer: Peer) -> Result<Caller, Error> {
+        auth::identify(
+            headers,
+            None,
+            crate::dialect::Dialect::OpenAi,
+            peer,
+            &self.shared.settings,
+            &self.shared.directory,
+            Clock::now(),
+        )
+    }
+}
+
+impl Question {
+    /// Whether to ask the provider for a usage chunk that the client did not ask for.
+    fn inject_usage(&self, settings: &Settings) -> bool {
+        self.stream
+            && settings.stream_usage == StreamUsage::Inject
+            && matches!(self.endpoint, Endpoint::Chat | Endpoint::Completions)
+            && self.peek.include_usage != Some(true)
+    }
+}
+
+fn percent_decode(raw: &str) -> Result<String, Error> {
+    let bad = || Error::new(ErrorKind::Malformed, "the model in the path is not properly encoded").param("model");
+    let mut out = Vec::with_capacity(raw.len());
+    let mut bytes = raw.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let mut digit = || bytes.next().and_then(|b| (b as char).to_digit(16)).ok_or_else(bad);
+        out.push((digit()? * 16 + digit()?) as u8);
+    }
+    let name = String::from_utf8(out).map_err(|_| bad())?;
+    if name.is_empty() || name.len() > 256 || name.chars().any(char::is_control) {
+        return Err(bad());
+    }
+    Ok(name)
+}

@@ -1,1 +1,34 @@
-//! Listeners, connections, bodies: the side of the house that faces clients.
+//! The side of the house that faces clients: listeners, one connection's life, bodies.
+//!
+//! Each data core has its own listener on the same port (`SO_REUSEPORT`), its own runtime and its own ticker; nothing
+//! is shared between cores but the count of permits. When accepting fails (descriptors used up), the core waits and
+//! tries again; when permits run out, a small reserve still answers health and control plane.
+
+pub mod body;
+pub mod conn;
+mod listen;
+
+pub use body::{Body, Source};
+pub use conn::ConnTimeouts;
+pub use listen::{Core, Permits, bind, serve, tick};
+
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// The address of the socket; see `MERIDO_TRUSTED_PROXIES` for the client's.
+    pub addr: SocketAddr,
+    /// This connection holds a reserved permit: it may not run data-plane requests.
+    pub control_only: bool,
+}
+
+/// What answers requests.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one; errors are answers too.
+    fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> impl Future<Output = Response<Body>> + Send;
+}

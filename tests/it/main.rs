@@ -1,1 +1,14 @@
-//! The integration tests: one binary, one module a subject.
+//! The integration tests: one binary, one module a subject. Real sockets, a real gateway on a free port, a scripted
+//! provider behind it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+mod bad_input;
+mod cli;
+mod disconnect;
+mod fallback;
+mod passthrough;
+mod sdk;
+mod shutdown;

@@ -1,0 +1,84 @@
+//! Headers on their way through: the client's to the provider (credentials swapped), the provider's to the client.
+//!
+//! Hop-by-hop headers and credentials never cross, in either direction; everything else does, untouched.
+
+use crate::state::catalog::Account;
+use crate::upstream::Headers;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+/// What of the client's request goes to a provider.
+pub(super) struct Outgoing<'a> {
+    pub(super) client: &'a HeaderMap,
+    pub(super) account: &'a Account,
+    /// The client's request id when it sent a sane one, else ours.
+    pub(super) request_id: &'a HeaderValue,
+}
+
+impl Headers for Outgoing<'_> {
+    fn visit(&self, put: &mut dyn FnMut(&str, &[u8])) {
+        for (name, value) in self.client {
+            if !stays_here(name.as_str()) {
+                put(name.as_str(), value.as_bytes());
+            }
+        }
+        put("x-request-id", self.request_id.as_bytes());
+        if let Some((name, value)) = &self.account.credential {
+            put(name, value.reveal().as_bytes());
+        }
+    }
+}
+
+/// Client headers that do not go to a provider.
+fn stays_here(name: &str) -> bool {
+    matches!(
+        name,
+        // ours to set
+        "host" | "content-length" | "transfer-encoding" | "x-request-id"
+        // hop by hop
+        | "connection" | "keep-alive" | "te" | "trailer" | "upgrade" | "expect" | "proxy-connection"
+        | "proxy-authorization" | "proxy-authenticate" | "http2-settings"
+        // credentials: the client's are for us
+        | "authorization" | "x-api-key" | "x-goog-api-key" | "api-key" | "cookie"
+        // usage is read on the way back, so the reply must come uncompressed
+        | "accept-encoding"
+        // where the client sits is nobody's business
+        | "forwarded" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port" | "x-real-ip"
+        | "via"
+    ) || name.starts_with("x-merido-")
+}
+
+/// Removes from a provider's reply head what is not for the client; what is left goes out as it came.
+pub(super) fn strip_reply(headers: &mut HeaderMap) {
+    for name in &GONE {
+        headers.remove(name);
+    }
+}
+
+static GONE: [HeaderName; 11] = [
+    http::header::CONNECTION,
+    http::header::CONTENT_LENGTH,
+    http::header::TRANSFER_ENCODING,
+    http::header::TRAILER,
+    http::header::UPGRADE,
+    http::header::SET_COOKIE,
+    http::header::ALT_SVC,
+    http::header::STRICT_TRANSPORT_SECURITY,
+    http::header::PROXY_AUTHENTICATE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("x-request-id"),
+];
+
+/// Names of our own reply headers.
+pub(super) mod ours {
+    use http::header::HeaderName;
+    pub(in crate::proxy) static ACCOUNT: HeaderName = HeaderName::from_static("x-merido-account");
+    pub(in crate::proxy) static MODEL: HeaderName = HeaderName::from_static("x-merido-model");
+    pub(in crate::proxy) static ATTEMPTS: HeaderName = HeaderName::from_static("x-merido-attempts");
+    pub(in crate::proxy) static CACHE: HeaderName = HeaderName::from_static("x-merido-cache");
+    pub(in crate::proxy) static OVERHEAD: HeaderName = HeaderName::from_static("x-merido-overhead-us");
+}
+
+/// `value` as a header value; labels and model names were checked when they were made, so this does not fail in practice.
+pub(super) fn text(value: &str) -> HeaderValue {
+    HeaderValue::from_str(value).unwrap_or_else(|_| HeaderValue::from_static("?"))
+}

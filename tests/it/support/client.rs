@@ -1,0 +1,130 @@
+//! A raw HTTP client: shows what was on the wire, and can stop listening in the middle.
+
+use super::provider::dechunk;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (n, v) = line.split_once(':')?;
+            n.eq_ignore_ascii_case(name).then(|| v.trim())
+        })
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
+    }
+}
+
+/// `POST path` with a JSON body and more head lines.
+pub fn post(addr: SocketAddr, path: &str, head: &str, body: &[u8]) -> Answer {
+    let mut conn = Conn::open(addr);
+    conn.send(&post_bytes(path, head, body));
+    conn.answer()
+}
+
+/// The bytes of it.
+pub fn post_bytes(path: &str, head: &str, body: &[u8]) -> Vec<u8> {
+    let kind = if head.to_ascii_lowercase().contains("content-type:") { "" } else { "content-type: application/json\r\n" };
+    let head = format!("POST {path} HTTP/1.1\r\nhost: gateway\r\n{kind}{head}content-length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+/// `GET path`.
+pub fn get(addr: SocketAddr, path: &str, head: &str) -> Answer {
+    let mut conn = Conn::open(addr);
+    conn.send(format!("GET {path} HTTP/1.1\r\nhost: gateway\r\n{head}\r\n").as_bytes());
+    conn.answer()
+}
+
+/// A connection whose bytes the test sees one by one.
+pub struct Conn {
+    socket: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Conn {
+    pub fn open(addr: SocketAddr) -> Self {
+        let socket = TcpStream::connect(addr).unwrap();
+        socket.set_nodelay(true).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self { socket, buffer: Vec::new() }
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).unwrap();
+    }
+
+    /// Reads until `needle` has come; everything so far.
+    #[track_caller]
+    pub fn read_until(&mut self, needle: &str) -> String {
+        loop {
+            let text = String::from_utf8_lossy(&self.buffer).into_owned();
+            if text.contains(needle) {
+                return text;
+            }
+            assert!(self.more() > 0, "the connection ended before `{needle}`: {text}");
+        }
+    }
+
+    fn more(&mut self) -> usize {
+        let mut chunk = [0; 16 << 10];
+        let n = self.socket.read(&mut chunk).unwrap();
+        self.buffer.extend_from_slice(&chunk[..n]);
+        n
+    }
+
+    /// Everything until the other end closes.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut rest = std::mem::take(&mut self.buffer);
+        // A reset after the last byte is an end, too.
+        let _ = self.socket.read_to_end(&mut rest);
+        rest
+    }
+
+    /// One whole answer; the connection can go on.
+    #[track_caller]
+    pub fn answer(&mut self) -> Answer {
+        let end = loop {
+            if let Some(end) = self.buffer.windows(4).position(|w| w == b"\r\n\r\n") {
+                break end + 4;
+            }
+            assert!(self.more() > 0, "no answer: {}", String::from_utf8_lossy(&self.buffer));
+        };
+        let head = String::from_utf8_lossy(&self.buffer[..end]).into_owned();
+        let status = head[9..12].parse().unwrap();
+        let mut answer = Answer { status, head, body: Vec::new() };
+        if answer.header("transfer-encoding").is_some() {
+            loop {
+                if let Some((body, used)) = dechunk(&self.buffer[end..]) {
+                    answer.body = body;
+                    self.buffer.drain(..end + used);
+                    return answer;
+                }
+                assert!(self.more() > 0, "the stream broke off: {}", String::from_utf8_lossy(&self.buffer));
+            }
+        }
+        let length: usize = answer.header("content-length").map_or(0, |v| v.parse().unwrap());
+        while self.buffer.len() < end + length {
+            assert!(self.more() > 0, "the body broke off");
+        }
+        answer.body = self.buffer[end..end + length].to_vec();
+        self.buffer.drain(..end + length);
+        answer
+    }
+}

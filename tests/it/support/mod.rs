@@ -1,0 +1,17 @@
+//! What every test needs: a gateway on a free port, a scripted provider, a raw HTTP client, patience instead of sleeps.
+
+pub mod client;
+pub mod gateway;
+pub mod provider;
+
+use std::time::{Duration, Instant};
+
+/// Asks again until it holds; fails after ten seconds with `what`.
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(10), "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
