@@ -9,6 +9,7 @@ pub mod ids;
 pub mod metrics;
 pub mod seal;
 pub mod stripes;
+pub mod sync;
 pub mod tasks;
 pub mod telemetry;
 

@@ -2,4 +2,8 @@
 //!
 //! Nothing in here is serializable; `store/` and the wire formats own theirs.
 
+pub mod buckets;
 pub mod catalog;
+pub mod limit_headers;
+pub mod limiter;
+pub mod subject;

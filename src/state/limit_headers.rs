@@ -1,0 +1,181 @@
+//! Rate-limit headers: OpenAI's family and Anthropic's, from one decision's [`LimitHeaders`]. Pure text.
+
+use crate::state::limiter::{LimitHeaders, Quota};
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+/// Whose headers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    /// `x-ratelimit-{limit,remaining,reset}-{requests,tokens}`; reset is a duration (`250ms`, `1s`, `6m0s`).
+    OpenAi,
+    /// `anthropic-ratelimit-{requests,tokens}-{limit,remaining,reset}`; reset is a UTC time (RFC 3339).
+    Anthropic,
+}
+
+/// Hands each header of `family` that exists to `put`, name (lower case) and value. Resets are rounded up, so that
+/// who waits that long is not refused. Allocates nothing. `unix_ms` is the wall time of the decision.
+pub fn for_each(headers: &LimitHeaders, family: Family, unix_ms: u64, mut put: impl FnMut(&'static str, &str)) {
+    let names: [[&'static str; 3]; 2] = match family {
+        Family::OpenAi => [
+            ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"],
+            ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"],
+        ],
+        Family::Anthropic => [
+            [
+                "anthropic-ratelimit-requests-limit",
+                "anthropic-ratelimit-requests-remaining",
+                "anthropic-ratelimit-requests-reset",
+            ],
+            [
+                "anthropic-ratelimit-tokens-limit",
+                "anthropic-ratelimit-tokens-remaining",
+                "anthropic-ratelimit-tokens-reset",
+            ],
+        ],
+    };
+    for (quota, [limit, remaining, reset]) in [headers.requests, headers.tokens].into_iter().zip(names) {
+        let Some(quota) = quota else { continue };
+        let mut number = itoa::Buffer::new();
+        put(limit, number.format(quota.limit));
+        put(remaining, number.format(quota.remaining));
+        put(reset, reset_text(&quota, family, unix_ms).as_str());
+    }
+}
+
+/// `retry_after` as the value of `Retry-After`: whole seconds, rounded up, at least 1.
+pub fn retry_after_seconds(retry_after: Duration) -> u64 {
+    (retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0)).max(1)
+}
+
+/// A short text on the stack; what does not fit is cut off.
+#[derive(Default)]
+struct Text {
+    bytes: [u8; 32],
+    len: usize,
+}
+
+impl Text {
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+    }
+}
+
+impl fmt::Write for Text {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        let room = self.bytes.get_mut(self.len..self.len + s.len()).ok_or(fmt::Error)?;
+        room.copy_from_slice(s.as_bytes());
+        self.len += s.len();
+        Ok(())
+    }
+}
+
+fn reset_text(quota: &Quota, family: Family, unix_ms: u64) -> Text {
+    let mut text = Text::default();
+    // 32 bytes hold the longest of either form.
+    let _ = match family {
+        Family::OpenAi => duration(&mut text, quota.reset),
+        Family::Anthropic => {
+            let reset_ms = u64::try_from(quota.reset.as_millis()).unwrap_or(u64::MAX);
+            rfc3339(&mut text, unix_ms.saturating_add(reset_ms).div_ceil(1_000))
+        }
+    };
+    text
+}
+
+fn duration(text: &mut Text, reset: Duration) -> fmt::Result {
+    let millis = reset.as_nanos().div_ceil(1_000_000);
+    if millis == 0 {
+        return text.write_str("0s");
+    }
+    if millis < 1_000 {
+        return write!(text, "{millis}ms");
+    }
+    let seconds = millis.div_ceil(1_000);
+    match (seconds / 3_600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => write!(text, "{s}s"),
+        (0, m, s) => write!(text, "{m}m{s}s"),
+        (h, m, s) => write!(text, "{h}h{m}m{s}s"),
+    }
+}
+
+/// Days since 1970 to a civil date by counting 400-year eras from 1 March, where the leap day falls last.
+fn rfc3339(text: &mut Text, unix_seconds: u64) -> fmt::Result {
+    // 9999-12-31T23:59:59Z: later years have no such text.
+    let seconds = unix_seconds.min(253_402_300_799);
+    let days = seconds / 86_400 + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (h, m, s) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
+    write!(text, "{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(headers: &LimitHeaders, family: Family, unix_ms: u64) -> Vec<String> {
+        let mut lines = Vec::new();
+        for_each(headers, family, unix_ms, |name, value| lines.push(format!("{name}: {value}")));
+        lines
+    }
+
+    #[test]
+    fn both_families_say_the_same_and_only_what_exists() {
+        let requests = Quota { limit: 60, remaining: 59, reset: Duration::from_micros(999_001) };
+        let tokens = Quota { limit: 10_000, remaining: 0, reset: Duration::from_secs(360) };
+        let both = LimitHeaders { requests: Some(requests), tokens: Some(tokens) };
+        assert_eq!(
+            lines(&both, Family::OpenAi, 0),
+            [
+                "x-ratelimit-limit-requests: 60",
+                "x-ratelimit-remaining-requests: 59",
+                "x-ratelimit-reset-requests: 1s",
+                "x-ratelimit-limit-tokens: 10000",
+                "x-ratelimit-remaining-tokens: 0",
+                "x-ratelimit-reset-tokens: 6m0s",
+            ]
+        );
+        let only = LimitHeaders { requests: None, tokens: Some(tokens) };
+        assert_eq!(
+            lines(&only, Family::Anthropic, 1_709_164_799_500),
+            [
+                "anthropic-ratelimit-tokens-limit: 10000",
+                "anthropic-ratelimit-tokens-remaining: 0",
+                "anthropic-ratelimit-tokens-reset: 2024-02-29T00:06:00Z",
+            ]
+        );
+        assert!(lines(&LimitHeaders::default(), Family::OpenAi, 0).is_empty());
+    }
+
+    #[test]
+    fn times_are_written_as_people_write_them() {
+        let spell = |seconds| {
+            let mut text = Text::default();
+            rfc3339(&mut text, seconds).unwrap();
+            text.as_str().to_owned()
+        };
+        assert_eq!(spell(0), "1970-01-01T00:00:00Z");
+        assert_eq!(spell(951_782_399), "2000-02-28T23:59:59Z");
+        assert_eq!(spell(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(spell(4_107_542_400), "2100-03-01T00:00:00Z");
+        assert_eq!(spell(1_767_225_599), "2025-12-31T23:59:59Z");
+        assert_eq!(spell(u64::MAX), "9999-12-31T23:59:59Z");
+        for (millis, expected) in
+            [(0, "0s"), (20, "20ms"), (1_000, "1s"), (1_001, "2s"), (86_400, "1m27s"), (3_600_000, "1h0m0s")]
+        {
+            let mut text = Text::default();
+            duration(&mut text, Duration::from_millis(millis)).unwrap();
+            assert_eq!(text.as_str(), expected);
+        }
+        let mut text = Text::default();
+        duration(&mut text, Duration::MAX).unwrap();
+        assert_eq!(retry_after_seconds(Duration::from_millis(1_001)), 2);
+        assert_eq!(retry_after_seconds(Duration::ZERO), 1);
+    }
+}
