@@ -1,7 +1,25 @@
 //! Plain settings: what can be set, what it is by default, what is wrong with a set of them.
 //!
 //! No file is read here but in `load`; nothing here changes after start. Checks report *all* mistakes, each naming its
-//! key and where it came from.
+//! key and where it came from. `table` is the one list of what can be set: the loader, `config/default.toml` and
+//! `docs/SETTINGS.md` all follow it.
+
+mod check;
+mod cidr;
+mod limits;
+mod load;
+mod near;
+mod routes;
+mod table;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use cidr::Cidr;
+pub use limits::{BreakerSettings, Timeouts};
+pub use load::{Inputs, Loaded, Mistake, Source, load};
+pub use routes::{RouteSpec, TargetSpec};
+pub use table::{ROWS, Row};
 
 use crate::base::Secret;
 use crate::base::telemetry::LogFormat;
@@ -10,7 +28,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Everything `config/default.toml` lists.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Settings {
     /// Listen address.
     pub host: IpAddr,
@@ -94,84 +112,6 @@ pub struct Settings {
     pub env_accounts: Vec<(String, Secret)>,
 }
 
-/// Limits in time.
-#[derive(Clone, Debug)]
-pub struct Timeouts {
-    /// Connecting to a provider, TLS included.
-    pub connect: Duration,
-    /// A streamed answer's first byte.
-    pub first_byte_stream: Duration,
-    /// A non-streamed answer's first byte.
-    pub first_byte: Duration,
-    /// Silence within a stream or a body, either side.
-    pub stream_idle: Duration,
-    /// A client's request head.
-    pub client_header: Duration,
-    /// An idle client connection.
-    pub keep_alive: Duration,
-    /// An idle provider connection in the pool (below what providers keep: 60 s is common).
-    pub upstream_idle: Duration,
-}
-
-/// What a failure costs (CLUSTER numbers; see `routing/verdict`).
-#[derive(Clone, Debug)]
-pub struct BreakerSettings {
-    /// First rest of an account whose credentials were refused; doubles.
-    pub auth_cooldown: Duration,
-    /// Its cap.
-    pub auth_cooldown_cap: Duration,
-    /// First lock of a model that an account may not use; doubles.
-    pub model_lock: Duration,
-    /// Lock after quota words without a reset.
-    pub quota_lock: Duration,
-    /// First lock after a 429 without a reset; doubles.
-    pub rate_limit_lock: Duration,
-    /// Its cap.
-    pub rate_limit_lock_cap: Duration,
-    /// Failures within `window` that open an account's breaker.
-    pub failures: u32,
-    /// The window.
-    pub window: Duration,
-    /// First rest of an open breaker; doubles.
-    pub open: Duration,
-    /// Its cap.
-    pub open_cap: Duration,
-}
-
-/// A virtual model as settings and the command line give it.
-#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct RouteSpec {
-    /// Its name: what clients ask for.
-    pub name: String,
-    /// `failover`, `load_balance`, `weighted`, `cost_optimized`, `latency_based`.
-    #[serde(default = "failover")]
-    pub strategy: String,
-    /// Where it may go, in order.
-    pub targets: Vec<TargetSpec>,
-    /// Requests that stay on one target before `load_balance` moves on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sticky: Option<u32>,
-}
-
-/// One target of a virtual model.
-#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct TargetSpec {
-    /// `provider/model`.
-    pub model: String,
-    /// Label (or id) of the account; any of the provider's when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub account: Option<String>,
-    /// Share under `weighted`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub weight: Option<u32>,
-}
-
-fn failover() -> String {
-    "failover".to_owned()
-}
-
 /// When identical requests become one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DedupMode {
@@ -214,24 +154,20 @@ pub enum StreamUsage {
     Estimate,
 }
 
-/// An address range (`10.0.0.0/8`, `::1`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Cidr {
-    /// Any address of the range.
-    pub addr: IpAddr,
-    /// Leading bits that count.
-    pub bits: u8,
-}
-
 impl Settings {
     /// `require_api_key`, resolved.
     pub fn keys_required(&self) -> bool {
-        self.require_api_key.unwrap_or(!self.host.is_loopback())
+        self.require_api_key.unwrap_or(!self.on_loopback())
+    }
+
+    /// Nobody but this machine can connect. `::ffff:127.0.0.1` counts too.
+    pub fn on_loopback(&self) -> bool {
+        self.host.to_canonical().is_loopback()
     }
 
     /// `lame_duck`, resolved.
     pub fn lame_duck(&self) -> Duration {
-        self.lame_duck.unwrap_or(if self.host.is_loopback() { Duration::ZERO } else { Duration::from_secs(15) })
+        self.lame_duck.unwrap_or(if self.on_loopback() { Duration::ZERO } else { Duration::from_secs(15) })
     }
 }
 
@@ -278,37 +214,6 @@ impl Default for Settings {
             timeouts: Timeouts::default(),
             breaker: BreakerSettings::default(),
             env_accounts: Vec::new(),
-        }
-    }
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(5),
-            first_byte_stream: Duration::from_secs(120),
-            first_byte: Duration::from_secs(600),
-            stream_idle: Duration::from_secs(120),
-            client_header: Duration::from_secs(10),
-            keep_alive: Duration::from_secs(75),
-            upstream_idle: Duration::from_secs(50),
-        }
-    }
-}
-
-impl Default for BreakerSettings {
-    fn default() -> Self {
-        Self {
-            auth_cooldown: Duration::from_secs(120),
-            auth_cooldown_cap: Duration::from_secs(30 * 60),
-            model_lock: Duration::from_secs(120),
-            quota_lock: Duration::from_secs(600),
-            rate_limit_lock: Duration::from_secs(1),
-            rate_limit_lock_cap: Duration::from_secs(240),
-            failures: 5,
-            window: Duration::from_secs(30),
-            open: Duration::from_secs(30),
-            open_cap: Duration::from_secs(300),
         }
     }
 }
