@@ -3,10 +3,12 @@
 //! The same-dialect path never parses a whole body: `peek` finds what the gateway needs, `usage` reads what the
 //! provider counted, and every other byte rides along. (Translation between dialects will live beside them.)
 
+mod array;
 pub mod errors;
 pub mod peek;
 mod scan;
 pub mod splice;
+pub mod sse;
 pub mod usage;
 
 /// Who speaks how.

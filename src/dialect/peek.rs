@@ -13,6 +13,9 @@ use std::ops::Range;
 /// Longest model name taken, in bytes.
 pub const MAX_MODEL_BYTES: usize = 256;
 
+const INCLUDE_USAGE: &str = "stream_options.include_usage";
+const GEMINI_LIMIT: &str = "generationConfig.maxOutputTokens";
+
 /// What the gateway needs to know of a body. Ranges are offsets into that body.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Peek {
@@ -303,15 +306,14 @@ fn stream_options(body: &[u8], range: Range<usize>) -> Result<StreamOptions, Pee
         Some(b'{') => {}
         _ => return Err(PeekError::field("stream_options", "must be an object")),
     }
-    const PARAM: &str = "stream_options.include_usage";
     let mut include_usage = None;
     let mut members = Members::open(body, range.start)?;
     while let Some(Member { key, value }) = members.next()? {
         if plain_key(key)?.as_ref() == b"include_usage" {
             if include_usage.is_some() {
-                return Err(PeekError::field(PARAM, "is given more than once"));
+                return Err(PeekError::field(INCLUDE_USAGE, "is given more than once"));
             }
-            let on = flag(body.get(value.clone()).unwrap_or_default(), PARAM)?;
+            let on = flag(body.get(value.clone()).unwrap_or_default(), INCLUDE_USAGE)?;
             include_usage = Some((on.unwrap_or(false), value));
         }
     }
@@ -324,7 +326,6 @@ fn generation_config(body: &[u8], range: Range<usize>, peek: &mut Peek) -> Resul
         Some(b'{') => {}
         _ => return Err(PeekError::field("generationConfig", "must be an object")),
     }
-    const PARAM: &str = "generationConfig.maxOutputTokens";
     let (mut limits, mut temperatures) = (0, 0);
     let mut members = Members::open(body, range.start)?;
     while let Some(Member { key, value }) = members.next()? {
@@ -332,7 +333,7 @@ fn generation_config(body: &[u8], range: Range<usize>, peek: &mut Peek) -> Resul
         match plain_key(key)?.as_ref() {
             b"maxOutputTokens" | b"max_output_tokens" => {
                 limits += 1;
-                peek.max_output = limit(text, PARAM, Dialect::Gemini)?;
+                peek.max_output = limit(text, GEMINI_LIMIT, Dialect::Gemini)?;
             }
             b"temperature" => {
                 temperatures += 1;
@@ -342,7 +343,7 @@ fn generation_config(body: &[u8], range: Range<usize>, peek: &mut Peek) -> Resul
         }
     }
     if limits > 1 {
-        return Err(PeekError::field(PARAM, "is given more than once"));
+        return Err(PeekError::field(GEMINI_LIMIT, "is given more than once"));
     }
     if temperatures > 1 {
         return Err(PeekError::field("generationConfig.temperature", "is given more than once"));

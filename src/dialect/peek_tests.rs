@@ -5,6 +5,8 @@ use super::*;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
+const SPICE: &[u8] = b"\"\\{}[]:,0123456789.eE+-tfnu \n\xff\x00mdl";
+
 fn chat(body: &str) -> Result<Peek, PeekError> {
     peek(body.as_bytes(), Endpoint::Chat)
 }
@@ -151,7 +153,7 @@ fn agrees(body: &[u8]) {
         (None, Err(e)) => assert!(e.param.is_some(), "{}", e.message),
         // Only a repeated field is refused where the judge sees one value.
         (Some(_), Err(e)) => {
-            assert!(e.message.contains("more than once"), "{}: {}", e.message, String::from_utf8_lossy(body))
+            assert!(e.message.contains("more than once"), "{}: {}", e.message, String::from_utf8_lossy(body));
         }
         // The judge keeps the last of two; the first one was refused.
         (None, Ok(_)) => panic!("taken: {}", String::from_utf8_lossy(body)),
@@ -219,7 +221,6 @@ fn broken_bodies_are_judged_alike() {
         state ^= state << 17;
         (state % below.max(1) as u64) as usize
     };
-    const SPICE: &[u8] = b"\"\\{}[]:,0123456789.eE+-tfnu \n\xff\x00mdl";
     for _ in 0..20_000 {
         let mut body = seed.clone();
         for _ in 0..=next(3) {

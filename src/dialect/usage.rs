@@ -45,7 +45,7 @@ pub(super) fn raw_from_body(endpoint: Endpoint, body: &[u8]) -> Option<Raw> {
     // JSON) must not pass for it, so its depth is told from the end.
     let mut before = body.len();
     for _ in 0..TRIES {
-        let Some(at) = NEEDLE_REV.rfind(body.get(..before).unwrap_or_default()) else { return None };
+        let at = NEEDLE_REV.rfind(body.get(..before).unwrap_or_default())?;
         before = at;
         if let Some(value) = value_of_key(body, at, dialect)
             && scan::depth_to_end(body, value) == Some(1)
