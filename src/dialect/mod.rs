@@ -4,7 +4,10 @@
 //! provider counted, and every other byte rides along. (Translation between dialects will live beside them.)
 
 mod array;
+pub mod echo;
+mod echo_stream;
 pub mod errors;
+pub mod estimate;
 pub mod peek;
 mod scan;
 pub mod splice;
