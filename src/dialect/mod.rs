@@ -3,6 +3,17 @@
 //! The same-dialect path never parses a whole body: `peek` finds what the gateway needs, `usage` reads what the
 //! provider counted, and every other byte rides along. (Translation between dialects will live beside them.)
 
+mod array;
+pub mod echo;
+mod echo_stream;
+pub mod errors;
+pub mod estimate;
+pub mod peek;
+mod scan;
+pub mod splice;
+pub mod sse;
+pub mod usage;
+
 /// Who speaks how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
 pub enum Dialect {
