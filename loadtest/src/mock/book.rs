@@ -66,7 +66,8 @@ const STREAM_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\
     transfer-encoding: chunked\r\n\r\n";
 
 impl Book {
-    pub(crate) fn new(chunks: usize, reply_bytes: usize) -> Self {
+    /// `stamped` leaves room for the send time in chat events; a burst does without.
+    pub(crate) fn new(chunks: usize, reply_bytes: usize, stamped: bool) -> Self {
         let reply_tokens = (reply_bytes / 6).max(1) as u64;
         let used = Tokens { prompt: PROMPT, completion: reply_tokens };
         let filled = |shape: fn(&str, Tokens) -> String, tokens| {
@@ -87,8 +88,8 @@ impl Book {
         ];
         let streamed = Tokens { prompt: PROMPT, completion: chunks.saturating_sub(2).max(1) as u64 };
         let streams = vec![
-            (Route::Chat, false, stream(shapes::chat_stream(chunks, None), Tokens::default())),
-            (Route::Chat, true, stream(shapes::chat_stream(chunks, Some(streamed)), streamed)),
+            (Route::Chat, false, stream(shapes::chat_stream(chunks, stamped, None), Tokens::default())),
+            (Route::Chat, true, stream(shapes::chat_stream(chunks, stamped, Some(streamed)), streamed)),
             (Route::Completions, false, stream(shapes::completion_stream(chunks, None), Tokens::default())),
             (Route::Completions, true, stream(shapes::completion_stream(chunks, Some(streamed)), streamed)),
             (Route::Responses, true, stream(shapes::response_stream(chunks, streamed), streamed)),

@@ -96,7 +96,7 @@ pub(crate) fn serve(options: &Options, ready: impl FnOnce(&Ready) -> io::Result<
     let plain = listeners(options.port, threads)?;
     let secure = if acceptor.is_some() { listeners(0, threads)? } else { (0, Vec::new()) };
     let counters: Arc<[Counters]> = (0..threads).map(|_| Counters::default()).collect();
-    let book = Arc::new(Book::new(options.chunks, options.reply_bytes));
+    let book = Arc::new(Book::new(options.chunks, options.reply_bytes, options.pace_ms > 0));
     let (stop, stopped) = watch::channel(());
 
     std::thread::scope(|scope| {

@@ -57,22 +57,23 @@ pub(super) fn embedding(bytes: usize) -> String {
     )
 }
 
-/// An OpenAI chunk; its `system_fingerprint` is where a paced stream writes the send time.
-fn chunk(delta: &str, finish: &str) -> String {
-    let stamp = "0".repeat(STAMP_DIGITS);
+/// An OpenAI chunk; with `stamped` its `system_fingerprint` is where the send time goes.
+fn chunk(stamped: bool, delta: &str, finish: &str) -> String {
+    let zeros = "0".repeat(STAMP_DIGITS);
+    let stamp = if stamped { format!(r#""system_fingerprint":"ts_{zeros}","#) } else { String::new() };
     format!(
-        "data: {{\"id\":\"chatcmpl-mock\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"{MODEL}\",\"system_fingerprint\":\"ts_{stamp}\",\"choices\":[{{\"index\":0,\"delta\":{delta},\"finish_reason\":{finish}}}]}}\n\n"
+        "data: {{\"id\":\"chatcmpl-mock00001\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"{MODEL}\",{stamp}\"choices\":[{{\"index\":0,\"delta\":{delta},\"finish_reason\":{finish}}}]}}\n\n"
     )
 }
 
-pub(super) fn chat_stream(chunks: usize, usage: Option<Tokens>) -> Vec<String> {
-    let mut events = vec![chunk(r#"{"role":"assistant"}"#, "null")];
-    events.extend((2..chunks).map(|n| chunk(&format!(r#"{{"content":"{}{n} "}}"#, text(4)), "null")));
-    events.push(chunk("{}", "\"stop\""));
+pub(super) fn chat_stream(chunks: usize, stamped: bool, usage: Option<Tokens>) -> Vec<String> {
+    let mut events = vec![chunk(stamped, r#"{"role":"assistant"}"#, "null")];
+    events.extend((2..chunks).map(|n| chunk(stamped, &format!(r#"{{"content":"word{n} "}}"#), "null")));
+    events.push(chunk(stamped, "{}", "\"stop\""));
     if let Some(Tokens { prompt, completion }) = usage {
         let total = prompt + completion;
         events.push(format!(
-            "data: {{\"id\":\"chatcmpl-mock\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"{MODEL}\",\"choices\":[],\"usage\":{{\"prompt_tokens\":{prompt},\"completion_tokens\":{completion},\"total_tokens\":{total}}}}}\n\n"
+            "data: {{\"id\":\"chatcmpl-mock00001\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"{MODEL}\",\"choices\":[],\"usage\":{{\"prompt_tokens\":{prompt},\"completion_tokens\":{completion},\"total_tokens\":{total}}}}}\n\n"
         ));
     }
     events.push("data: [DONE]\n\n".to_owned());
