@@ -1,2 +1,61 @@
-//! The load harness: generator, mock provider, comparison with other proxies.
-fn main() {}
+//! The load harness: a mock provider, a generator, and a comparison of merido with other proxies.
+//!
+//! Must never leave the machine: everything listens on and aims at loopback. Fails with exit code 1 and one sentence
+//! on standard error; 64 when the command line is wrong.
+
+mod clock;
+mod compare;
+mod generate;
+mod mock;
+mod procfs;
+mod request;
+mod run;
+mod wire;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Debug, Parser)]
+#[command(name = "loadtest", version, about = "Load generator, mock provider and proxy comparison; loopback only")]
+enum Command {
+    /// A provider that answers at once (or as slowly as asked), in every dialect.
+    Mock(mock::Options),
+    /// One load against one address.
+    Run(run::Options),
+    /// The same load through nginx and merido in turn, several rounds; prints medians, spreads and the ratio.
+    Compare(compare::Options),
+}
+
+fn main() -> ExitCode {
+    let command = match Command::try_parse() {
+        Ok(command) => command,
+        Err(error) => {
+            let usage = error.use_stderr();
+            let _ = error.print();
+            return ExitCode::from(if usage { 64 } else { 0 });
+        }
+    };
+    let outcome = match command {
+        Command::Mock(options) => mock::serve(&options, announce).map_err(|error| format!("mock: {error}")),
+        Command::Run(options) => run::run(&options),
+        Command::Compare(options) => compare::run(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            let _ = writeln!(io::stderr(), "loadtest: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn announce(ready: &mock::Ready) -> io::Result<()> {
+    let mut out = io::stdout();
+    writeln!(out, "{}", serde_json::to_string(ready)?)?;
+    out.flush()
+}

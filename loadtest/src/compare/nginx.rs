@@ -1,0 +1,142 @@
+//! The peer: nginx as a plain reverse proxy, configured the way its manual recommends for speed.
+//!
+//! Must never read or write outside its own directory. What is set and why stands in the file it writes, so that a
+//! result can be judged from the configuration alone.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::child::{Child, free_port, status};
+use super::scenario::NginxTable;
+
+/// Where nginx forwards to.
+#[derive(Debug, Clone)]
+pub(crate) struct Upstream<'a> {
+    pub(crate) port: u16,
+    /// Authority to trust; `None` is plain HTTP.
+    pub(crate) ca: Option<&'a Path>,
+}
+
+/// A running nginx.
+#[derive(Debug)]
+pub(crate) struct Nginx {
+    pub(crate) child: Child,
+    pub(crate) port: u16,
+}
+
+impl Nginx {
+    pub(crate) fn start(
+        binary: &Path,
+        upstream: &Upstream<'_>,
+        table: &NginxTable,
+        cores: usize,
+        dir: &Path,
+    ) -> Result<Self, String> {
+        let dir = dir.join("nginx");
+        std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        let port = free_port()?;
+        let file = dir.join("nginx.conf");
+        let text = config(port, upstream, table, cores, &dir, is_root());
+        std::fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+        let mut command = Command::new(binary);
+        command.arg("-p").arg(&dir).arg("-c").arg(&file).arg("-e").arg(dir.join("error.log"));
+        let mut child = Child::start("nginx", &mut command, &dir)?;
+        child.wait("answer on its port", |_| status(port, "/__mock/stats").filter(|status| *status == 200))?;
+        Ok(Self { child, port })
+    }
+}
+
+/// The first line `nginx -v` prints.
+pub(crate) fn version(binary: &Path) -> String {
+    let said = Command::new(binary).arg("-v").output();
+    said.map_or_else(|_| "nginx (absent)".to_owned(), |said| String::from_utf8_lossy(&said.stderr).trim().to_owned())
+}
+
+fn is_root() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(1) == Some("0"))
+}
+
+fn config(port: u16, upstream: &Upstream<'_>, table: &NginxTable, cores: usize, dir: &Path, root: bool) -> String {
+    let dir = dir.display();
+    let user = if root { "user root; # so that workers may use this directory\n" } else { "" };
+    let (scheme, tls) = match upstream.ca {
+        None => ("http", String::new()),
+        Some(ca) => (
+            "https",
+            format!(
+                "\n            proxy_ssl_verify on; # as merido does\n            proxy_ssl_trusted_certificate {};\n            \
+                 proxy_ssl_name localhost;\n            proxy_ssl_protocols TLSv1.3;",
+                ca.display()
+            ),
+        ),
+    };
+    let buffering = if table.buffering { "on" } else { "off" };
+    let to = upstream.port;
+    format!(
+        "{user}worker_processes {cores};
+daemon off; # in the foreground, so that its pid is the one we started
+pid {dir}/nginx.pid;
+error_log {dir}/error.log warn;
+events {{
+    worker_connections 8192;
+}}
+http {{
+    access_log off;
+    client_body_temp_path {dir}/body;
+    proxy_temp_path {dir}/proxy;
+    fastcgi_temp_path {dir}/fastcgi;
+    uwsgi_temp_path {dir}/uwsgi;
+    scgi_temp_path {dir}/scgi;
+    tcp_nodelay on;
+    keepalive_requests 1000000000; # the default of 1000 would reconnect all through the run
+    upstream mock {{
+        server 127.0.0.1:{to};
+        keepalive 512;
+        keepalive_requests 1000000000;
+    }}
+    server {{
+        listen 127.0.0.1:{port} reuseport backlog=4096; # each worker its own queue: connections spread evenly
+        location / {{
+            proxy_pass {scheme}://mock;
+            proxy_http_version 1.1;
+            proxy_set_header Connection \"\";
+            proxy_buffering {buffering};{tls}
+        }}
+    }}
+}}
+"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_config_says_what_was_asked() {
+        let upstream = Upstream { port: 4321, ca: None };
+        let text = config(1234, &upstream, &NginxTable { buffering: true }, 2, Path::new("/d"), false);
+        for line in [
+            "worker_processes 2;",
+            "listen 127.0.0.1:1234 reuseport",
+            "server 127.0.0.1:4321;",
+            "proxy_pass http://mock;",
+            "proxy_buffering on;",
+            "access_log off;",
+        ] {
+            assert!(text.contains(line), "{line}");
+        }
+        assert!(!text.contains("user ") && !text.contains("ssl"));
+    }
+
+    #[test]
+    fn a_tls_upstream_is_verified() {
+        let upstream = Upstream { port: 4321, ca: Some(Path::new("/d/ca.pem")) };
+        let text = config(1234, &upstream, &NginxTable { buffering: false }, 2, Path::new("/d"), true);
+        for line in ["user root;", "proxy_pass https://mock;", "proxy_ssl_verify on;", "/d/ca.pem;", "proxy_buffering off;"] {
+            assert!(text.contains(line), "{line}");
+        }
+        assert_eq!(text.matches('{').count(), text.matches('}').count());
+    }
+}

@@ -1,0 +1,207 @@
+//! What a run counted: answers, failures by reason, latencies.
+//!
+//! Must never lose a request: each begun one ends as answered, abandoned or failed. Latencies beyond a minute are
+//! recorded as a minute.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::wire::Fault;
+
+const MINUTE_NS: u64 = 60_000_000_000;
+
+/// One thread's counts.
+#[derive(Debug, Clone)]
+pub(crate) struct Tally {
+    answered: u64,
+    abandoned: u64,
+    bytes: u64,
+    failed: BTreeMap<String, u64>,
+    latency: Histogram<u64>,
+    first_byte: Histogram<u64>,
+    event_delay: Histogram<u64>,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        // Three digits from 1 ns to a minute. The bounds are constants, so the fallback is never taken.
+        let histogram = || Histogram::new_with_bounds(1, MINUTE_NS, 3).unwrap_or_else(|_| Histogram::new_from(&auto()));
+        Self {
+            answered: 0,
+            abandoned: 0,
+            bytes: 0,
+            failed: BTreeMap::new(),
+            latency: histogram(),
+            first_byte: histogram(),
+            event_delay: histogram(),
+        }
+    }
+}
+
+#[expect(clippy::expect_used, reason = "three digits are within what the crate accepts")]
+fn auto() -> Histogram<u64> {
+    Histogram::new(3).expect("three digits")
+}
+
+impl Tally {
+    /// A complete 2xx reply of so many body bytes.
+    pub(crate) fn answered(&mut self, latency: Duration, first_byte: Duration, bytes: u64) {
+        self.answered += 1;
+        self.bytes += bytes;
+        self.latency.saturating_record(nanos(latency));
+        self.first_byte.saturating_record(nanos(first_byte));
+    }
+
+    /// A reply dropped on purpose.
+    pub(crate) fn abandoned(&mut self) {
+        self.abandoned += 1;
+    }
+
+    /// A reply with another status than 2xx.
+    pub(crate) fn refused(&mut self, status: u16) {
+        *self.failed.entry(format!("status {status}")).or_default() += 1;
+    }
+
+    pub(crate) fn failed(&mut self, fault: Fault) {
+        if let Some(count) = self.failed.get_mut(fault) {
+            *count += 1;
+        } else {
+            self.failed.insert(fault.to_owned(), 1);
+        }
+    }
+
+    /// One event of a paced stream, `delay` µs after the mock wrote it.
+    pub(crate) fn event(&mut self, delay_us: u64) {
+        self.event_delay.saturating_record((delay_us * 1000).max(1));
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    (time.as_nanos() as u64).clamp(1, MINUTE_NS)
+}
+
+/// A whole run, all threads together.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    /// Complete 2xx replies.
+    pub(crate) answered: u64,
+    /// Dropped on purpose (`--abort`).
+    pub(crate) abandoned: u64,
+    /// Everything else, by reason.
+    pub(crate) failed: BTreeMap<String, u64>,
+    /// From the first request to the last reply.
+    pub(crate) seconds: f64,
+    pub(crate) per_second: f64,
+    /// Body bytes of all answers.
+    pub(crate) bytes: u64,
+    /// To the last byte; in an open loop from when the request was due.
+    pub(crate) latency: Quantiles,
+    /// To the first bytes of the reply, from the same start.
+    pub(crate) first_byte: Quantiles,
+    /// Mock's write to generator's read, per event; paced streams only.
+    pub(crate) event_delay: Option<Quantiles>,
+}
+
+/// A distribution in µs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Quantiles {
+    pub(crate) count: u64,
+    pub(crate) p50_us: f64,
+    pub(crate) p90_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) p999_us: f64,
+    pub(crate) max_us: f64,
+}
+
+impl Outcome {
+    pub(crate) fn new(tallies: Vec<Tally>, elapsed: Duration) -> Self {
+        let mut all = Tally::default();
+        for tally in tallies {
+            all.answered += tally.answered;
+            all.abandoned += tally.abandoned;
+            all.bytes += tally.bytes;
+            for (reason, count) in tally.failed {
+                *all.failed.entry(reason).or_default() += count;
+            }
+            all.latency += tally.latency;
+            all.first_byte += tally.first_byte;
+            all.event_delay += tally.event_delay;
+        }
+        let seconds = elapsed.as_secs_f64();
+        Self {
+            answered: all.answered,
+            abandoned: all.abandoned,
+            failed: all.failed,
+            seconds,
+            per_second: all.answered as f64 / seconds.max(1e-9),
+            bytes: all.bytes,
+            latency: Quantiles::of(&all.latency),
+            first_byte: Quantiles::of(&all.first_byte),
+            event_delay: (!all.event_delay.is_empty()).then(|| Quantiles::of(&all.event_delay)),
+        }
+    }
+
+    /// Requests that ended neither as an answer nor dropped on purpose.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failed.values().sum()
+    }
+
+    /// Everything begun.
+    pub(crate) fn requests(&self) -> u64 {
+        self.answered + self.abandoned + self.failures()
+    }
+}
+
+impl Quantiles {
+    fn of(histogram: &Histogram<u64>) -> Self {
+        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
+        Self {
+            count: histogram.len(),
+            p50_us: at(0.5),
+            p90_us: at(0.9),
+            p99_us: at(0.99),
+            p999_us: at(0.999),
+            max_us: histogram.max() as f64 / 1000.0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_of_a_known_distribution() {
+        let mut tally = Tally::default();
+        for us in 1..=1000 {
+            tally.answered(Duration::from_micros(us), Duration::from_micros(1), 10);
+        }
+        let outcome = Outcome::new(vec![tally], Duration::from_secs(2));
+        let near = |got: f64, want: f64| assert!((got - want).abs() / want < 0.002, "{got} is not {want}");
+        near(outcome.latency.p50_us, 500.0);
+        near(outcome.latency.p99_us, 990.0);
+        near(outcome.latency.max_us, 1000.0);
+        near(outcome.per_second, 500.0);
+        assert_eq!((outcome.answered, outcome.bytes, outcome.event_delay), (1000, 10_000, None));
+    }
+
+    #[test]
+    fn threads_add_up() {
+        let mut first = Tally::default();
+        first.answered(Duration::from_micros(5), Duration::from_micros(5), 1);
+        first.failed("connection closed");
+        let mut second = Tally::default();
+        second.failed("connection closed");
+        second.refused(429);
+        second.abandoned();
+        second.event(250);
+        let outcome = Outcome::new(vec![first, second], Duration::from_secs(1));
+        assert_eq!(outcome.failed["connection closed"], 2);
+        assert_eq!(outcome.failed["status 429"], 1);
+        assert_eq!(outcome.requests(), 5);
+        assert_eq!(outcome.event_delay.map(|delay| delay.count), Some(1));
+    }
+}
