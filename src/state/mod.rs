@@ -3,3 +3,5 @@
 //! Nothing in here is serializable; `store/` and the wire formats own theirs.
 
 pub mod catalog;
+pub mod providers;
+pub mod usage;
