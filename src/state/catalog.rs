@@ -259,7 +259,12 @@ impl BaseUrl {
 impl Directory {
     /// Empty, version 0.
     pub fn new() -> Self {
-        Self { keys: Stripes::new(256), tables: RwLock::new(Arc::default()), version: AtomicU64::new(0), refreshed: AtomicU64::new(0) }
+        Self {
+            keys: Stripes::new(256),
+            tables: RwLock::new(Arc::default()),
+            version: AtomicU64::new(0),
+            refreshed: AtomicU64::new(0),
+        }
     }
 
     /// The key with that hash.
