@@ -8,6 +8,7 @@ mod auth;
 mod demo;
 mod headers;
 mod intake;
+mod limit;
 mod listing;
 mod multipart;
 mod relay;
@@ -21,6 +22,8 @@ use crate::dialect::peek::{Peek, peek};
 use crate::dialect::{Endpoint, estimate};
 use crate::server::{Body, Peer, body};
 use crate::state::catalog::{Catalog, Directory};
+use crate::state::buckets::Limits;
+use crate::state::limiter::Limiter;
 use crate::state::usage::Usage as UsageBook;
 use crate::upstream::Client;
 use auth::Caller;
@@ -43,6 +46,10 @@ pub struct Shared {
     pub directory: Arc<Directory>,
     /// Usage totals and log rows on their way out.
     pub usage: Arc<UsageBook>,
+    /// Requests and tokens per minute, requests at once.
+    pub limiter: Arc<Limiter>,
+    /// The limits of who has none of its own.
+    pub limits: Limits,
     /// Where shutdown stands.
     pub drain: Drain,
 }
@@ -149,7 +156,7 @@ impl Proxy {
         let endpoint = asked.endpoint;
         let limit = if endpoint == Endpoint::Speech { settings.max_audio_body_bytes } else { settings.max_body_bytes };
         let body = body::read(incoming, limit, settings.timeouts.stream_idle).await?;
-        let peek = peek(&body, endpoint)?;
+        let peek = peek(&body, endpoint).map_err(Error::from)?;
         let decoded;
         let model: &str = match &asked.model_in_path {
             Some(range) => {
@@ -157,13 +164,14 @@ impl Proxy {
                 decoded = percent_decode(raw)?;
                 &decoded
             }
-            None => peek.model().ok_or_else(|| Error::malformed("`model` is missing").param("model"))?,
+            None => peek.model(&body).ok_or_else(|| Error::malformed("`model` is missing").param("model"))?,
         };
         auth::may_use(&ticket.caller, model)?;
         ticket.requested_model = Arc::from(model);
         ticket.stream = peek.stream.unwrap_or(false) || endpoint == Endpoint::StreamGenerate;
         ticket.estimate = estimate::prompt_tokens(body.len());
         let stream = ticket.stream;
+        limit::take(&self.shared, ticket, estimate::reservation(body.len(), peek.max_output))?;
         let question = Question { endpoint, parts, body, peek, stream };
         attempt::run(self, &question, ticket).await
     }
@@ -196,7 +204,7 @@ impl Question {
         self.stream
             && settings.stream_usage == StreamUsage::Inject
             && matches!(self.endpoint, Endpoint::Chat | Endpoint::Completions)
-            && self.peek.include_usage != Some(true)
+            && !self.peek.include_usage()
     }
 }
 

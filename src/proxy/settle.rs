@@ -7,11 +7,13 @@
 use super::auth::Caller;
 use super::Shared;
 use crate::base::metrics::METRICS;
-use crate::base::{Clock, ModelId, Now, RequestId};
+use crate::base::{AccountId, Clock, KeyId, Now, RequestId};
 use crate::dialect::usage::Usage;
 use crate::dialect::Endpoint;
 use crate::routing::Target;
-use crate::state::usage::{LogRow, UsageKey};
+use crate::state::catalog::Price;
+use crate::state::limiter::{LimitHeaders, Reservation};
+use crate::state::usage::{CacheState, Counts, LogRow, Tokens};
 use http::HeaderValue;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +37,8 @@ pub(super) struct Ticket {
     /// Our own time before the provider was asked and after it began to answer.
     pub(super) overhead: Duration,
     pub(super) outcome: Outcome,
-    pub(super) reservation: Option<crate::state::limiter::Reservation>,
+    pub(super) reservation: Option<Reservation>,
+    pub(super) limits: Option<LimitHeaders>,
     _running: crate::base::metrics::GaugeGuard,
 }
 
@@ -76,6 +79,7 @@ impl Ticket {
             overhead: Duration::ZERO,
             outcome: Outcome::Abandoned { status: 499, usage: None, completion_estimate: 0, relayed: false },
             reservation: None,
+            limits: None,
             _running: METRICS.requests_running.guard(),
         }
     }
@@ -130,9 +134,9 @@ impl Ticket {
         METRICS.tokens_completion.add(usage.completion);
         if let Some(reservation) = self.reservation.take() {
             // A request that reached no provider, or that one refused, used no tokens.
-            reservation.settle(usage.prompt + usage.completion, now);
+            reservation.settle(self.attempts, usage.prompt + usage.completion, now);
         }
-        self.record(now, took, status, usage, estimated, error);
+        self.record(took, status, usage, estimated, error);
     }
 
     fn or_estimate(&self, usage: Option<Usage>, completion_estimate: u64) -> (Usage, bool) {
@@ -148,5 +152,78 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.settle();
+    }
+}
+
+impl Ticket {
+    fn record(&self, took: Duration, status: u16, usage: Usage, estimated: bool, error: Option<&'static str>) {
+        let unix_ms = Clock::unix_ms();
+        let model = self.target.as_ref().and_then(|target| target.model.known.as_deref());
+        let cost_nanos = model.and_then(|model| model.price).map_or(0, |price| cost(&price, &usage));
+        let tokens = Tokens {
+            prompt: usage.prompt,
+            completion: usage.completion,
+            cache_read: usage.cache_read,
+            cache_write: usage.cache_write,
+            reasoning: usage.reasoning,
+        };
+        let failed = status >= 400;
+        let key = self.caller.key();
+        let account = self.target.as_ref().map(|target| &target.account);
+        let name = self.target.as_ref().map_or(&self.requested_model, |target| &target.model.name);
+        let counts = Counts::one(tokens, cost_nanos, failed);
+        let minute = (unix_ms / 60_000) as u32;
+        let (key_id, account_id) = (key.map_or(KeyId(0), |key| key.id), account.map_or(AccountId(0), |one| one.id));
+        self.shared.usage.add(key_id, account_id, name, minute, &counts);
+        self.shared.usage.log(failed, unix_ms, || LogRow {
+            id: self.id,
+            time_ms: unix_ms.saturating_sub(took.as_millis() as u64),
+            client_request_id: self.client_request_id.as_ref().and_then(|id| id.to_str().ok()).map(Arc::from),
+            key: key.cloned(),
+            endpoint: self.endpoint,
+            requested_model: Arc::clone(&self.requested_model),
+            account: account.cloned(),
+            model: self.target.as_ref().map(|target| Arc::clone(&target.model.name)),
+            status,
+            stream: self.stream,
+            cache: CacheState::Miss,
+            attempts: self.attempts,
+            timeline: None,
+            tokens,
+            cost_nanos,
+            latency_ms: took.as_millis() as u32,
+            first_byte_ms: self.first_byte.map(|first| first.since(self.started).as_millis() as u32),
+            overhead_us: self.overhead.as_micros() as u32,
+            error: error.map(Box::from),
+            estimated,
+            sampled: 1,
+        });
+    }
+}
+
+/// What `usage` costs, in nanodollars. Cached prompt tokens are part of the prompt and have prices of their own.
+fn cost(price: &Price, usage: &Usage) -> i64 {
+    let plain = usage.prompt.saturating_sub(usage.cache_read).saturating_sub(usage.cache_write);
+    let parts = [
+        (plain, price.input),
+        (usage.cache_read, price.cache_read),
+        (usage.cache_write, price.cache_write),
+        (usage.completion, price.output),
+    ];
+    let pico: u128 = parts.iter().map(|(tokens, each)| u128::from(*tokens) * u128::from(*each)).sum();
+    i64::try_from(pico / 1000).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cached_tokens_cost_what_they_cost_and_are_not_counted_twice() {
+        let price = Price { input: 2_000_000, output: 8_000_000, cache_read: 500_000, cache_write: 2_500_000 };
+        let usage = Usage { prompt: 1000, completion: 100, cache_read: 400, cache_write: 100, reasoning: 50 };
+        // 500 × 2 µ$ + 400 × 0.5 + 100 × 2.5 + 100 × 8 = 2,250 µ$
+        assert_eq!(cost(&price, &usage), 2_250_000);
+        assert_eq!(cost(&price, &Usage { cache_read: u64::MAX, ..usage }) > 0, true);
     }
 }

@@ -4,7 +4,7 @@
 //! stripes, so that one new key among a million costs one insert. Only `store/refresh` publishes.
 
 use crate::base::stripes::Stripes;
-use crate::base::{AccountId, KeyId, ModelId, Secret, VirtualModelId};
+use crate::base::{AccountId, KeyId, ModelId, Now, Secret, VirtualModelId};
 use crate::dialect::Dialect;
 use parking_lot::RwLock;
 use std::collections::HashMap;
@@ -17,6 +17,7 @@ pub struct Directory {
     keys: Stripes<KeyHash, Arc<Key>>,
     tables: RwLock<Arc<Catalog>>,
     version: AtomicU64,
+    refreshed: AtomicU64,
 }
 
 /// BLAKE3 of an API key: what the store and the directory know of it.
@@ -258,7 +259,12 @@ impl BaseUrl {
 impl Directory {
     /// Empty, version 0.
     pub fn new() -> Self {
-        Self { keys: Stripes::new(256), tables: RwLock::new(Arc::default()), version: AtomicU64::new(0) }
+        Self {
+            keys: Stripes::new(256),
+            tables: RwLock::new(Arc::default()),
+            version: AtomicU64::new(0),
+            refreshed: AtomicU64::new(0),
+        }
     }
 
     /// The key with that hash.
@@ -284,6 +290,17 @@ impl Directory {
     /// The version last published: one relaxed load, to see whether a held [`Catalog`] is still the newest.
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
+    }
+
+    /// The store was read at `now` and everything new in it is here.
+    pub fn refreshed(&self, now: Now) {
+        self.refreshed.fetch_max(now.as_nanos(), Ordering::Release);
+    }
+
+    /// When the store was last read with success: an unknown key is wrong (401) only while this is recent, else it may
+    /// be one we could not hear of (503).
+    pub fn last_refresh(&self) -> Now {
+        Now::from_nanos(self.refreshed.load(Ordering::Acquire))
     }
 
     /// The newest tables.

@@ -7,3 +7,5 @@ pub mod catalog;
 pub mod limit_headers;
 pub mod limiter;
 pub mod subject;
+pub mod providers;
+pub mod usage;

@@ -1,0 +1,70 @@
+//! The caller's limits: one decision, charged before a provider is asked.
+//!
+//! What is reserved here is put right when the request settles. A refusal tells which limit and when to come back.
+
+use super::auth::Caller;
+use super::settle::Ticket;
+use super::Shared;
+use crate::base::metrics::METRICS;
+use crate::base::{Clock, Error, ErrorKind};
+use crate::config::Settings;
+use crate::dialect::Dialect;
+use crate::state::buckets::{Limits, Which};
+use crate::state::limit_headers::{Family, for_each};
+use crate::state::limiter::LimitHeaders;
+use crate::state::subject::Subject;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+/// What keys without limits of their own, and anonymous callers, may use.
+pub(super) fn defaults(settings: &Settings) -> Limits {
+    Limits {
+        rpm: settings.rate_limit_rpm,
+        burst: settings.rate_limit_burst,
+        tpm: settings.rate_limit_tpm,
+        max_parallel: 0,
+    }
+}
+
+/// Takes what the request needs from its caller's limits and leaves it in the ticket. `estimate`: prompt and output.
+pub(super) fn take(shared: &Shared, ticket: &mut Ticket, estimate: u64) -> Result<(), Error> {
+    let (subject, limits) = match &ticket.caller {
+        Caller::Key(key) => (Subject::Key(key.id), Limits::of(key, &shared.limits)),
+        Caller::Anonymous(addr) => (Subject::Addr((*addr).into()), shared.limits),
+    };
+    if limits.is_none() {
+        return Ok(());
+    }
+    let decision = shared.limiter.take(subject, &limits, ticket.id, estimate, ticket.started);
+    ticket.limits = Some(decision.headers);
+    match decision.outcome {
+        Ok(reservation) => {
+            ticket.reservation = Some(reservation);
+            Ok(())
+        }
+        Err(refusal) => {
+            METRICS.rate_limited.inc();
+            let what = match refusal.which {
+                Which::Requests => "requests per minute",
+                Which::Tokens => "tokens per minute",
+                Which::Parallel => "requests at once",
+                Which::Budget => return Err(Error::new(ErrorKind::BudgetExceeded, "the budget is spent")),
+            };
+            Err(Error::new(ErrorKind::RateLimited, format!("rate limit reached: {what}"))
+                .retry_after(refusal.retry_after))
+        }
+    }
+}
+
+/// Writes what the caller may know of its limits; ours take the place of the provider's.
+pub(super) fn put_headers(limits: &LimitHeaders, dialect: Dialect, headers: &mut HeaderMap) {
+    let mut put = |name: &'static str, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    // Wall time is only asked for where a header says it.
+    for_each(limits, Family::OpenAi, 0, &mut put);
+    if dialect == Dialect::Anthropic {
+        for_each(limits, Family::Anthropic, Clock::unix_ms(), &mut put);
+    }
+}

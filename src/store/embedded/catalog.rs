@@ -1,0 +1,238 @@
+//! Accounts, providers outside the catalogue, and the reading of what changed.
+
+use super::{Embedded, bad_row, next_seq};
+use crate::base::{AccountId, Clock};
+use crate::dialect::Dialect;
+use crate::state::catalog::KeyHash;
+use crate::store::error::{Result, StoreError, StoreErrorKind};
+use crate::store::rows::{AccountInfo, CustomProvider, SealedAccount, VirtualModelRow, auth_from_name, auth_name};
+use rusqlite::{OptionalExtension as _, Row, Transaction, params};
+
+/// Changes as an engine reads them: secrets still sealed.
+#[derive(Debug, Default)]
+pub(crate) struct RawChanges {
+    pub(crate) up_to: u64,
+    pub(crate) more: bool,
+    pub(crate) providers: Vec<CustomProvider>,
+    pub(crate) accounts: Vec<(AccountId, Option<SealedAccount>)>,
+    pub(crate) keys: Vec<(KeyHash, crate::state::catalog::Key)>,
+    pub(crate) dead_hashes: Vec<KeyHash>,
+    pub(crate) virtual_models: Vec<(u64, Option<VirtualModelRow>)>,
+}
+
+/// Change numbers read at once: bounds memory and the time a reader holds back the journal.
+const WINDOW: i64 = 10_000;
+
+impl Embedded {
+    /// Inserts `account`; an empty label becomes the next free `default`, `default-2`, …
+    pub(crate) async fn add_account(
+        &self,
+        account: SealedAccount,
+        define: Option<CustomProvider>,
+        builtin: bool,
+    ) -> Result<AccountInfo> {
+        self.write(move |tx| {
+            let mut info = account.info;
+            let seq = next_seq(tx)?;
+            let known = match &define {
+                Some(custom) => {
+                    put_provider(tx, custom, seq)?;
+                    Some(custom.base_url.is_some())
+                }
+                None => tx
+                    .query_row("SELECT base_url IS NOT NULL FROM providers WHERE name = ?1", [&info.provider], |row| {
+                        row.get::<_, bool>(0)
+                    })
+                    .optional()?,
+            };
+            match known {
+                None if !builtin => {
+                    let message = format!("`{}` is not in the catalogue: say its dialect and base URL", info.provider);
+                    return Err(StoreError::invalid("provider", message));
+                }
+                Some(false) if !builtin && info.base_url.is_none() => {
+                    return Err(StoreError::invalid("base_url", format!("`{}` has none of its own", info.provider)));
+                }
+                _ => {}
+            }
+            if info.label.is_empty() {
+                info.label = free_label(tx, &info.provider)?;
+            }
+            let inserted = tx.execute(
+                "INSERT INTO accounts (id, provider, label, base_url, weight, secret, created_ms, changed_seq)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                params![
+                    info.id.0.cast_signed(),
+                    info.provider,
+                    info.label,
+                    info.base_url,
+                    info.weight,
+                    account.sealed,
+                    info.created_ms.cast_signed(),
+                    seq
+                ],
+            );
+            named(inserted, || format!("{} already has an account labelled `{}`", info.provider, info.label))?;
+            Ok(info)
+        })
+        .await
+    }
+
+    /// Changes label, base URL, weight and, when `sealed` is given, the secret.
+    pub(crate) async fn update_account(&self, info: AccountInfo, sealed: Option<Vec<u8>>) -> Result<()> {
+        self.write(move |tx| {
+            let seq = next_seq(tx)?;
+            let updated = tx.execute(
+                "UPDATE accounts SET label = ?2, base_url = ?3, weight = ?4, secret = coalesce(?5, secret),
+                 changed_seq = ?6 WHERE id = ?1 AND deleted = 0",
+                params![info.id.0.cast_signed(), info.label, info.base_url, info.weight, sealed, seq],
+            );
+            let changed =
+                named(updated, || format!("{} already has an account labelled `{}`", info.provider, info.label))?;
+            found(changed, || format!("account {}", info.id))
+        })
+        .await
+    }
+
+    /// All that are not removed, in the order they were made.
+    pub(crate) async fn accounts(&self) -> Result<Vec<AccountInfo>> {
+        self.query(|tx| {
+            let mut select = tx.prepare_cached(
+                "SELECT id, provider, label, base_url, weight, created_ms FROM accounts WHERE deleted = 0
+                 ORDER BY created_ms, id",
+            )?;
+            let rows = select.query_map([], account_info)?.collect::<rusqlite::Result<_>>()?;
+            Ok(rows)
+        })
+        .await
+    }
+
+    /// Removes an account; its sealed secret goes with it.
+    pub(crate) async fn remove_account(&self, id: AccountId) -> Result<()> {
+        self.write(move |tx| {
+            let seq = next_seq(tx)?;
+            let changed = tx.execute(
+                "UPDATE accounts SET deleted = 1, secret = x'', changed_seq = ?2 WHERE id = ?1 AND deleted = 0",
+                params![id.0.cast_signed(), seq],
+            )?;
+            found(changed, || format!("account {id}"))
+        })
+        .await
+    }
+
+    /// Defines a provider, or defines it anew.
+    pub(crate) async fn put_provider(&self, custom: CustomProvider) -> Result<()> {
+        self.write(move |tx| {
+            let seq = next_seq(tx)?;
+            put_provider(tx, &custom, seq)
+        })
+        .await
+    }
+
+    /// Providers outside the catalogue.
+    pub(crate) async fn providers(&self) -> Result<Vec<CustomProvider>> {
+        self.query(|tx| providers_after(tx, -1, i64::MAX)).await
+    }
+
+    /// What changed after `seq`, one window of it.
+    pub(crate) async fn changes_since(&self, seq: u64) -> Result<RawChanges> {
+        self.watch(move |tx| {
+            let newest: i64 = tx.prepare_cached("SELECT change_seq FROM meta")?.query_row([], |row| row.get(0))?;
+            let seq = seq.cast_signed();
+            if newest <= seq {
+                return Ok(RawChanges { up_to: newest.cast_unsigned(), ..RawChanges::default() });
+            }
+            let up_to = newest.min(seq + WINDOW);
+            Ok(RawChanges {
+                up_to: up_to.cast_unsigned(),
+                more: up_to < newest,
+                providers: providers_after(tx, seq, up_to)?,
+                accounts: accounts_after(tx, seq, up_to)?,
+                keys: super::keys::after(tx, seq, up_to, Clock::unix_ms())?,
+                // A first look needs no news of what it never knew.
+                dead_hashes: if seq == 0 { Vec::new() } else { super::keys::dead_after(tx, seq, up_to)? },
+                virtual_models: super::models::after(tx, seq, up_to)?,
+            })
+        })
+        .await
+    }
+}
+
+fn put_provider(tx: &Transaction<'_>, custom: &CustomProvider, seq: i64) -> Result<()> {
+    tx.execute(
+        "INSERT INTO providers (name, dialect, auth, http2, base_url, changed_seq) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT (name) DO UPDATE SET dialect = excluded.dialect, auth = excluded.auth, http2 = excluded.http2,
+         base_url = coalesce(excluded.base_url, base_url), changed_seq = excluded.changed_seq",
+        params![custom.name, custom.dialect.name(), auth_name(&custom.auth), custom.http2, custom.base_url, seq],
+    )?;
+    Ok(())
+}
+
+fn providers_after(tx: &Transaction<'_>, seq: i64, up_to: i64) -> Result<Vec<CustomProvider>> {
+    let mut select = tx.prepare_cached(
+        "SELECT name, dialect, auth, http2, base_url FROM providers WHERE changed_seq > ?1 AND changed_seq <= ?2
+         ORDER BY changed_seq",
+    )?;
+    let mut rows = select.query([seq, up_to])?;
+    let mut out = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (dialect, auth): (String, String) = (row.get(1)?, row.get(2)?);
+        out.push(CustomProvider {
+            name: row.get(0)?,
+            dialect: Dialect::from_name(&dialect).ok_or_else(|| bad_row("a provider of an unknown dialect"))?,
+            auth: auth_from_name(&auth).ok_or_else(|| bad_row("a provider of an unknown auth"))?,
+            http2: row.get(3)?,
+            base_url: row.get(4)?,
+        });
+    }
+    Ok(out)
+}
+
+fn accounts_after(tx: &Transaction<'_>, seq: i64, up_to: i64) -> Result<Vec<(AccountId, Option<SealedAccount>)>> {
+    let mut select = tx.prepare_cached(
+        "SELECT id, provider, label, base_url, weight, created_ms, secret, deleted FROM accounts
+         WHERE changed_seq > ?1 AND changed_seq <= ?2 ORDER BY changed_seq",
+    )?;
+    let rows = select.query_map([seq, up_to], |row| {
+        let info = account_info(row)?;
+        let gone: bool = row.get(7)?;
+        let sealed = row.get(6)?;
+        Ok((info.id, (!gone).then_some(SealedAccount { info, sealed })))
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+fn account_info(row: &Row<'_>) -> rusqlite::Result<AccountInfo> {
+    Ok(AccountInfo {
+        id: AccountId(row.get::<_, i64>(0)?.cast_unsigned()),
+        provider: row.get(1)?,
+        label: row.get(2)?,
+        base_url: row.get(3)?,
+        weight: row.get(4)?,
+        created_ms: row.get::<_, i64>(5)?.cast_unsigned(),
+    })
+}
+
+fn free_label(tx: &Transaction<'_>, provider: &str) -> Result<String> {
+    let mut taken = tx.prepare_cached("SELECT 1 FROM accounts WHERE provider = ?1 AND label = ?2 AND deleted = 0")?;
+    for n in 1u32.. {
+        let label = if n == 1 { "default".to_owned() } else { format!("default-{n}") };
+        if !taken.exists([provider, &label])? {
+            return Ok(label);
+        }
+    }
+    Err(StoreError::invalid("label", "every default label is taken"))
+}
+
+/// A broken uniqueness, said in the operator's words.
+pub(super) fn named<T>(done: rusqlite::Result<T>, conflict: impl FnOnce() -> String) -> Result<T> {
+    done.map_err(|e| {
+        let e = StoreError::from(e);
+        if e.kind == StoreErrorKind::Conflict { StoreError::new(StoreErrorKind::Conflict, conflict()) } else { e }
+    })
+}
+
+/// Nothing changed: there is no such thing.
+pub(super) fn found(changed: usize, what: impl FnOnce() -> String) -> Result<()> {
+    if changed == 0 { Err(StoreError::not_found(what())) } else { Ok(()) }
+}

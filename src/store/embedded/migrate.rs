@@ -1,0 +1,122 @@
+//! Forward-only migrations, compiled in, each in the write lock: of many processes starting at once one migrates and
+//! the others find it done. A database with more steps than this binary knows is refused untouched.
+
+use crate::base::Clock;
+use crate::store::error::{Result, StoreError, StoreErrorKind};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+
+/// One step a file; the number is its place.
+const STEPS: &[(&str, &str)] = &[("0001_init", include_str!("../../../migrations/embedded/0001_init.sql"))];
+
+/// The row that makes a file a deployment of its own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Deployment {
+    /// Random.
+    pub(crate) id: u64,
+    /// The data key under the master key.
+    pub(crate) wrapped_key: Vec<u8>,
+    /// A known text sealed under the data key.
+    pub(crate) canary: Vec<u8>,
+}
+
+/// Brings the schema up to date, then lets `found` check the deployment's row, or invent it.
+pub(super) fn run(
+    connection: &mut Connection,
+    found: impl FnOnce(Option<Deployment>) -> Result<Option<Deployment>>,
+) -> Result<()> {
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    steps(&tx)?;
+    let now = Clock::unix_ms().cast_signed();
+    if let Some(new) = found(deployment(&tx)?)? {
+        tx.execute(
+            "INSERT INTO meta (id, deployment, wrapped_key, canary, change_seq, log_bytes, created_ms)
+             VALUES (1, ?1, ?2, ?3, 0, 0, ?4)
+             ON CONFLICT (id) DO UPDATE SET wrapped_key = excluded.wrapped_key, canary = excluded.canary",
+            params![new.id.cast_signed(), new.wrapped_key, new.canary, now],
+        )?;
+    }
+    tx.commit()?;
+    Ok(())
+}
+
+fn steps(tx: &Transaction<'_>) -> Result<()> {
+    tx.execute_batch(
+        "CREATE TABLE IF NOT EXISTS schema_version
+         (version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_ms INTEGER NOT NULL) STRICT",
+    )?;
+    let done: u32 = tx.query_row("SELECT coalesce(max(version), 0) FROM schema_version", [], |row| row.get(0))?;
+    if done as usize > STEPS.len() {
+        return Err(StoreError::new(
+            StoreErrorKind::Newer,
+            format!(
+                "the store was migrated to version {done} by a newer merido; this one knows {}: run the newer one",
+                STEPS.len()
+            ),
+        ));
+    }
+    for (version, (name, sql)) in (1u32..).zip(STEPS).skip(done as usize) {
+        tx.execute_batch(sql)?;
+        tx.execute(
+            "INSERT INTO schema_version (version, name, applied_ms) VALUES (?1, ?2, ?3)",
+            params![version, name, Clock::unix_ms().cast_signed()],
+        )?;
+    }
+    Ok(())
+}
+
+fn deployment(tx: &Transaction<'_>) -> Result<Option<Deployment>> {
+    let row = tx
+        .query_row("SELECT deployment, wrapped_key, canary FROM meta", [], |row| {
+            Ok(Deployment { id: row.get::<_, i64>(0)?.cast_unsigned(), wrapped_key: row.get(1)?, canary: row.get(2)? })
+        })
+        .optional()?;
+    Ok(row)
+}
+
+impl super::Embedded {
+    /// The schema's version and the steps this binary knows.
+    pub(crate) async fn schema_version(&self) -> Result<u32> {
+        self.query(|tx| Ok(tx.query_row("SELECT max(version) FROM schema_version", [], |row| row.get(0))?)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Embedded;
+    use super::*;
+
+    fn invent(found: Option<Deployment>) -> Result<Option<Deployment>> {
+        Ok(found.is_none().then(|| Deployment { id: 7, wrapped_key: vec![1], canary: vec![2] }))
+    }
+
+    #[test]
+    fn a_newer_database_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        Embedded::open(dir.path(), invent).unwrap();
+        let raw = Connection::open(dir.path().join(super::super::FILE)).unwrap();
+        raw.execute("INSERT INTO schema_version VALUES (99, 'later', 0)", []).unwrap();
+        let refused = Embedded::open(dir.path(), invent).err().unwrap();
+        assert_eq!(refused.kind, StoreErrorKind::Newer);
+        assert!(refused.message.contains("99"), "{refused}");
+    }
+
+    #[test]
+    fn many_starting_at_once_migrate_once_and_invent_one_deployment() {
+        let dir = tempfile::tempdir().unwrap();
+        let invented = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|s| {
+            for _ in 0..12 {
+                s.spawn(|| {
+                    Embedded::open(dir.path(), |found| {
+                        if found.is_none() {
+                            invented.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        }
+                        invent(found)
+                    })
+                    .unwrap();
+                });
+            }
+        });
+        assert_eq!(invented.into_inner(), 1);
+    }
+}

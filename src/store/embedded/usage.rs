@@ -1,0 +1,225 @@
+//! Appending usage: totals and log rows of a batch in one transaction, once however often it is sent. And giving the
+//! space of old rows back, a piece at a time so that the writer is never held up for long.
+
+use super::Embedded;
+use crate::base::{AccountId, Clock, KeyId};
+use crate::state::usage::{Counts, LogRow, Tokens, Total};
+use crate::store::error::Result;
+use crate::store::rows::{Pruned, UsageBatch, endpoint_name};
+use rusqlite::{OptionalExtension as _, Transaction, params};
+
+/// Rows removed in one transaction.
+const PRUNE_STEP: u32 = 5_000;
+/// What a row costs besides its texts: numbers, record header and its entries in the indexes.
+const ROW_OVERHEAD: usize = 260;
+/// A client's words are kept, not its novels.
+const MAX_TEXT: usize = 256;
+const MAX_ERROR: usize = 2_048;
+
+impl Embedded {
+    /// Stores `batch`; how many log rows are new. Nothing happens for a batch number that is stored already.
+    pub(crate) async fn append(&self, batch: std::sync::Arc<UsageBatch>) -> Result<usize> {
+        self.write(move |tx| {
+            if !first_time(tx, &batch)? {
+                return Ok(0);
+            }
+            for total in &batch.totals {
+                add(tx, total)?;
+            }
+            let (mut rows, mut bytes) = (0, 0i64);
+            for row in &batch.rows {
+                let size = size(row);
+                if insert(tx, row, size)? {
+                    rows += 1;
+                    bytes += size;
+                }
+            }
+            tx.prepare_cached("UPDATE meta SET log_bytes = log_bytes + ?1")?.execute([bytes])?;
+            Ok(rows)
+        })
+        .await
+    }
+
+    /// Removes some of the rows older than `before_ms`, or the oldest when all of them cost more than `max_bytes`.
+    pub(crate) async fn prune(&self, before_ms: u64, max_bytes: u64) -> Result<Pruned> {
+        self.write(move |tx| {
+            let bytes: i64 = tx.query_row("SELECT log_bytes FROM meta", [], |row| row.get(0))?;
+            let mut excess = bytes.saturating_sub(i64::try_from(max_bytes).unwrap_or(i64::MAX));
+            let before = before_ms.cast_signed();
+            let (mut last, mut freed, mut rows) = (None, 0i64, 0u64);
+            {
+                // By arrival: within the few seconds in which that differs from the time they began, nobody minds.
+                let mut oldest =
+                    tx.prepare_cached("SELECT seq, time_ms, size FROM request_log ORDER BY seq LIMIT ?1")?;
+                let mut found = oldest.query([PRUNE_STEP])?;
+                while let Some(row) = found.next()? {
+                    let (seq, time, size): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                    if time >= before && excess <= 0 {
+                        break;
+                    }
+                    last = Some(seq);
+                    freed += size;
+                    excess -= size;
+                    rows += 1;
+                }
+            }
+            if let Some(last) = last {
+                tx.execute("DELETE FROM request_log WHERE seq <= ?1", [last])?;
+                tx.execute("UPDATE meta SET log_bytes = max(0, log_bytes - ?1)", [freed])?;
+            }
+            // Writers of processes long gone.
+            let week = Clock::unix_ms().saturating_sub(7 * 86_400_000).cast_signed();
+            tx.execute("DELETE FROM writers WHERE seen_ms < ?1", [week])?;
+            Ok(Pruned { rows, more: rows == u64::from(PRUNE_STEP) })
+        })
+        .await
+    }
+
+    /// Gives freed pages back to the file system, at most `pages` of them.
+    pub(crate) async fn shrink(&self, pages: u32) -> Result<()> {
+        self.write
+            .run(move |connection| {
+                let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+                let mut steps = vacuum.query([])?;
+                while steps.next()?.is_some() {}
+                Ok(())
+            })
+            .await
+    }
+
+    /// All totals, oldest first.
+    pub(crate) async fn usage_totals(&self) -> Result<Vec<Total>> {
+        self.query(|tx| {
+            let mut select = tx.prepare_cached(
+                "SELECT minute, key_id, account_id, model, requests, errors, prompt, completion, cache_read,
+                 cache_write, reasoning, cost_nanos FROM usage ORDER BY minute, key_id, account_id, model",
+            )?;
+            let count = |row: &rusqlite::Row<'_>, at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+            let rows = select.query_map([], |row| {
+                Ok(Total {
+                    minute: row.get(0)?,
+                    key: KeyId(count(row, 1)?),
+                    account: AccountId(count(row, 2)?),
+                    model: row.get::<_, String>(3)?.into(),
+                    counts: Counts {
+                        requests: count(row, 4)?,
+                        errors: count(row, 5)?,
+                        tokens: Tokens {
+                            prompt: count(row, 6)?,
+                            completion: count(row, 7)?,
+                            cache_read: count(row, 8)?,
+                            cache_write: count(row, 9)?,
+                            reasoning: count(row, 10)?,
+                        },
+                        cost_nanos: row.get(11)?,
+                    },
+                })
+            })?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+}
+
+fn first_time(tx: &Transaction<'_>, batch: &UsageBatch) -> Result<bool> {
+    let (writer, number) = (batch.writer.cast_signed(), batch.number.cast_signed());
+    let mut select = tx.prepare_cached("SELECT last_batch FROM writers WHERE epoch = ?1")?;
+    let last: Option<i64> = select.query_row([writer], |row| row.get(0)).optional()?;
+    if last.is_some_and(|last| last >= number) {
+        return Ok(false);
+    }
+    tx.prepare_cached(
+        "INSERT INTO writers (epoch, last_batch, seen_ms) VALUES (?1, ?2, ?3)
+         ON CONFLICT (epoch) DO UPDATE SET last_batch = excluded.last_batch, seen_ms = excluded.seen_ms",
+    )?
+    .execute([writer, number, Clock::unix_ms().cast_signed()])?;
+    Ok(true)
+}
+
+fn add(tx: &Transaction<'_>, total: &Total) -> Result<()> {
+    let (counts, tokens) = (&total.counts, &total.counts.tokens);
+    let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    tx.prepare_cached(
+        "INSERT INTO usage (minute, key_id, account_id, model, requests, errors, prompt, completion, cache_read,
+         cache_write, reasoning, cost_nanos) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+         ON CONFLICT (minute, key_id, account_id, model) DO UPDATE SET
+         requests = requests + excluded.requests, errors = errors + excluded.errors,
+         prompt = prompt + excluded.prompt, completion = completion + excluded.completion,
+         cache_read = cache_read + excluded.cache_read, cache_write = cache_write + excluded.cache_write,
+         reasoning = reasoning + excluded.reasoning, cost_nanos = cost_nanos + excluded.cost_nanos",
+    )?
+    .execute(params![
+        total.minute,
+        total.key.0.cast_signed(),
+        total.account.0.cast_signed(),
+        cut(&total.model, MAX_TEXT),
+        whole(counts.requests),
+        whole(counts.errors),
+        whole(tokens.prompt),
+        whole(tokens.completion),
+        whole(tokens.cache_read),
+        whole(tokens.cache_write),
+        whole(tokens.reasoning),
+        counts.cost_nanos
+    ])?;
+    Ok(())
+}
+
+fn insert(tx: &Transaction<'_>, row: &LogRow, size: i64) -> Result<bool> {
+    let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let inserted = tx
+        .prepare_cached(
+            "INSERT OR IGNORE INTO request_log (epoch, n, time_ms, client_request_id, key_id, key_name, dialect,
+             endpoint, requested_model, provider, account_id, account, model, status, stream, cache, attempts, timeline,
+             prompt, completion, cache_read, cache_write, reasoning, cost_nanos, latency_ms, first_byte_ms, overhead_us,
+             error, estimated, sampled, size) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,
+             ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31)",
+        )?
+        .execute(params![
+            super::logs::stored_epoch(row.id),
+            row.id.n.cast_signed(),
+            row.time_ms.cast_signed(),
+            row.client_request_id.as_deref().map(|text| cut(text, MAX_TEXT)),
+            row.key.as_ref().map_or(0, |key| key.id.0.cast_signed()),
+            row.key.as_ref().map(|key| &*key.name),
+            row.endpoint.dialect().name(),
+            endpoint_name(row.endpoint),
+            cut(&row.requested_model, MAX_TEXT),
+            row.account.as_ref().map(|account| &*account.provider.name),
+            row.account.as_ref().map(|account| account.id.0.cast_signed()),
+            row.account.as_ref().map(|account| &*account.label),
+            row.model.as_deref().map(|text| cut(text, MAX_TEXT)),
+            row.status,
+            row.stream,
+            row.cache.name(),
+            row.attempts,
+            row.timeline,
+            whole(row.tokens.prompt),
+            whole(row.tokens.completion),
+            whole(row.tokens.cache_read),
+            whole(row.tokens.cache_write),
+            whole(row.tokens.reasoning),
+            row.cost_nanos,
+            row.latency_ms,
+            row.first_byte_ms,
+            row.overhead_us,
+            row.error.as_deref().map(|text| cut(text, MAX_ERROR)),
+            row.estimated,
+            row.sampled,
+            size
+        ])?;
+    Ok(inserted > 0)
+}
+
+fn size(row: &LogRow) -> i64 {
+    let texts = [row.client_request_id.as_deref(), row.model.as_deref(), Some(&*row.requested_model)];
+    // Client ids and models lie in an index as well.
+    let texts: usize = texts.into_iter().flatten().map(|text| 2 * text.len().min(MAX_TEXT)).sum();
+    let error = row.error.as_ref().map_or(0, |text| text.len().min(MAX_ERROR));
+    let all = ROW_OVERHEAD + texts + error + row.timeline.as_ref().map_or(0, |text| text.len());
+    i64::try_from(all).unwrap_or(i64::MAX)
+}
+
+fn cut(text: &str, max: usize) -> &str {
+    &text[..text.floor_char_boundary(max)]
+}

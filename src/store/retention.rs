@@ -1,0 +1,49 @@
+//! Keeps the log within its days and bytes: a pass every few minutes, in pieces, so that writes slip in between.
+//!
+//! Fails quietly: a pass that could not be made is made the next time. (In a cluster one instance leads it.)
+
+use super::Store;
+use crate::base::Clock;
+use crate::base::tasks::{Drain, Phase};
+use std::time::Duration;
+
+const EVERY: Duration = Duration::from_secs(300);
+const BREATH: Duration = Duration::from_millis(20);
+
+/// Prunes until the process drains.
+pub async fn run(store: Store, days: u32, max_bytes: u64, drain: Drain) {
+    loop {
+        tokio::select! {
+            () = pass(&store, days, max_bytes) => {}
+            () = drain.reached(Phase::Finish) => return,
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = drain.reached(Phase::Finish) => return,
+        }
+    }
+}
+
+async fn pass(store: &Store, days: u32, max_bytes: u64) {
+    let before = Clock::unix_ms().saturating_sub(u64::from(days) * 86_400_000);
+    let mut rows = 0;
+    loop {
+        match store.prune(before, max_bytes).await {
+            Ok(pruned) => {
+                rows += pruned.rows;
+                if !pruned.more {
+                    break;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the log could not be pruned; trying again later");
+                return;
+            }
+        }
+        tokio::time::sleep(BREATH).await;
+    }
+    if rows > 0 {
+        tracing::info!(rows, "old log rows removed");
+        let _ = store.shrink().await;
+    }
+}
