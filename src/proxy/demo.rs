@@ -3,8 +3,9 @@
 //! In the catalog only while no real account exists. It goes the way of every other target but for the wire.
 
 use super::Question;
-use crate::base::{Clock, Error, RequestId};
-use crate::dialect::echo::{self, Echo};
+use super::settle::Ticket;
+use crate::base::{Clock, Error};
+use crate::dialect::echo;
 use crate::server::Source;
 use crate::server::body::Cut;
 use bytes::Bytes;
@@ -12,8 +13,9 @@ use std::collections::VecDeque;
 use std::task::{Context, Poll};
 
 /// What `demo/echo` says to `question`.
-pub(super) fn answer(question: &Question, id: RequestId) -> Result<Echo, Error> {
-    echo::reply(question.endpoint, &question.body, question.stream, &id.to_string(), Clock::unix_seconds())
+pub(super) fn answer(question: &Question, ticket: &Ticket) -> Result<echo::Reply, Error> {
+    let id = ticket.id.to_string();
+    echo::answer(question.endpoint, &question.body, &ticket.requested_model, &id, Clock::unix_seconds())
 }
 
 /// Its events, one a frame.

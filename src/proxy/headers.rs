@@ -82,3 +82,12 @@ pub(super) mod ours {
 pub(super) fn text(value: &str) -> HeaderValue {
     HeaderValue::from_str(value).unwrap_or_else(|_| HeaderValue::from_static("?"))
 }
+
+/// `provider/model` as a header value.
+pub(super) fn model(provider: &str, name: &str) -> HeaderValue {
+    let mut joined = bytes::BytesMut::with_capacity(provider.len() + 1 + name.len());
+    joined.extend_from_slice(provider.as_bytes());
+    joined.extend_from_slice(b"/");
+    joined.extend_from_slice(name.as_bytes());
+    HeaderValue::from_maybe_shared(joined.freeze()).unwrap_or_else(|_| HeaderValue::from_static("?"))
+}

@@ -3,6 +3,7 @@
 //! `handle` reads as the list of steps; each step's result is the next one's argument, so their order can't be broken
 //! by accident. No step waits for a store or for another instance. Whatever ends a request, `settle` hears of it once.
 
+mod answer;
 mod attempt;
 mod auth;
 mod demo;
@@ -137,7 +138,7 @@ impl Proxy {
             self.question(asked, parts, incoming, &mut ticket).await
         };
         match answer {
-            Ok(answer) => Ok(answer.into_response(ticket)),
+            Ok((answer, drops_usage)) => Ok(answer.into_response(ticket, drops_usage)),
             Err(error) => {
                 ticket.failed(error.status(), error.kind.code());
                 Err(error)
@@ -151,7 +152,7 @@ impl Proxy {
         parts: Parts,
         incoming: Incoming,
         ticket: &mut Ticket,
-    ) -> Result<attempt::Answer, Error> {
+    ) -> Result<(answer::Answer, bool), Error> {
         let settings = &self.shared.settings;
         let endpoint = asked.endpoint;
         let limit = if endpoint == Endpoint::Speech { settings.max_audio_body_bytes } else { settings.max_body_bytes };
@@ -173,7 +174,8 @@ impl Proxy {
         let stream = ticket.stream;
         limit::take(&self.shared, ticket, estimate::reservation(body.len(), peek.max_output))?;
         let question = Question { endpoint, parts, body, peek, stream };
-        attempt::run(self, &question, ticket).await
+        let drops_usage = question.inject_usage(settings);
+        Ok((attempt::run(self, &question, ticket).await?, drops_usage))
     }
 
     fn catalog(&self) -> Arc<Catalog> {

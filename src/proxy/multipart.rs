@@ -3,6 +3,7 @@
 //! The model stands in a form field, which SDKs send before the file; only so much of the body's start is held as it
 //! takes to find it ([`LOOK`] at most). What has been sent to one provider can't be sent to another: one attempt.
 
+use super::answer::Answer;
 use super::{Proxy, attempt, auth};
 use super::settle::Ticket;
 use crate::base::Error;
@@ -26,7 +27,7 @@ impl Proxy {
         parts: Parts,
         mut incoming: Incoming,
         ticket: &mut Ticket,
-    ) -> Result<attempt::Answer, Error> {
+    ) -> Result<(Answer, bool), Error> {
         let limit = self.shared.settings.max_audio_body_bytes;
         let length = incoming.size_hint().exact();
         if incoming.size_hint().lower() > limit {
@@ -59,7 +60,7 @@ impl Proxy {
         ticket.requested_model = Arc::from(model);
         ticket.estimate = estimate::prompt_tokens(length.unwrap_or(0).min(1 << 20) as usize);
         let form = Form { head, range, rest: incoming, length, limit };
-        attempt::upload(self, &parts, form, ticket).await
+        Ok((attempt::upload(self, &parts, form, ticket).await?, false))
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) struct Ticket {
     pub(super) first_byte: Option<Now>,
     /// Our own time before the provider was asked and after it began to answer.
     pub(super) overhead: Duration,
+    /// Since when the request has been in our own hands.
+    pub(super) ours_since: Now,
     pub(super) outcome: Outcome,
     pub(super) reservation: Option<Reservation>,
     pub(super) limits: Option<LimitHeaders>,
@@ -77,6 +79,7 @@ impl Ticket {
             attempts: 0,
             first_byte: None,
             overhead: Duration::ZERO,
+            ours_since: started,
             outcome: Outcome::Abandoned { status: 499, usage: None, completion_estimate: 0, relayed: false },
             reservation: None,
             limits: None,

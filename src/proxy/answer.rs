@@ -1,0 +1,130 @@
+//! The client's answer: head and body, from what a provider (or the demo) said.
+//!
+//! A body that is here whole goes out with its head in one write and is settled at once; anything else becomes a
+//! [`Relay`], and the ticket travels with it.
+
+use super::demo::Events;
+use super::headers::{self, ours};
+use super::relay::Relay;
+use super::settle::Ticket;
+use super::{intake, limit};
+use crate::base::Clock;
+use crate::dialect::sse::StreamMeter;
+use crate::dialect::{Endpoint, echo, usage};
+use crate::server::Body;
+use crate::upstream::Reply;
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Response, StatusCode};
+
+/// What the client gets.
+pub(super) enum Answer {
+    /// A provider's good answer, to be relayed.
+    Reply(Reply),
+    /// A provider's refusal, passed on as it is.
+    Refusal { status: StatusCode, headers: HeaderMap, body: Bytes },
+    /// The built-in demo's.
+    Demo(echo::Reply),
+}
+
+impl Answer {
+    pub(super) fn into_response(self, ticket: Ticket, drops_usage: bool) -> Response<Body> {
+        match self {
+            Self::Reply(reply) => relay(reply, ticket, drops_usage),
+            Self::Refusal { status, headers, body } => {
+                let mut response = head(status, headers, &ticket);
+                *response.body_mut() = Body::full(body);
+                ticket.failed(status.as_u16(), "upstream_refused");
+                response
+            }
+            Self::Demo(reply) => demo(reply, ticket),
+        }
+    }
+}
+
+fn relay(mut reply: Reply, mut ticket: Ticket, drops_usage: bool) -> Response<Body> {
+    let status = reply.status;
+    let kind = reply.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let is = |name: &[u8]| kind.len() >= name.len() && kind[..name.len()].eq_ignore_ascii_case(name);
+    let (events, json) = (is(b"text/event-stream"), is(b"application/json"));
+    // Bytes we can't read are bytes all the same.
+    let readable = !reply.headers.contains_key(CONTENT_ENCODING);
+    let length = reply.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let whole = if events { None } else { reply.body.take_complete() };
+    if let Some(body) = whole {
+        let usage = if readable { usage::from_body(ticket.endpoint, &body) } else { None };
+        ticket.overhead += Clock::now().since(ticket.ours_since);
+        let mut response = head(status, reply.headers, &ticket);
+        response.headers_mut().insert(ours::OVERHEAD.clone(), HeaderValue::from(ticket.overhead.as_micros() as u64));
+        ticket.done(status.as_u16(), usage, body.len() as u64 / 4);
+        *response.body_mut() = Body::full(body);
+        return response;
+    }
+    let mut response = head(status, reply.headers, &ticket);
+    if !ticket.stream {
+        let micros = ticket.overhead.as_micros() as u64;
+        response.headers_mut().insert(ours::OVERHEAD.clone(), HeaderValue::from(micros));
+    }
+    let status = status.as_u16();
+    let array = ticket.endpoint == Endpoint::StreamGenerate && json;
+    let relay = match (readable, events || array, json) {
+        (false, ..) | (true, false, false) => Relay::blind(reply.body, ticket, status, length),
+        (true, true, _) => {
+            let meter = StreamMeter::new(ticket.endpoint, drops_usage);
+            Relay::events(reply.body, ticket, status, meter)
+        }
+        (true, false, true) => Relay::json(reply.body, ticket, status, length),
+    };
+    *response.body_mut() = Body::stream(relay);
+    response
+}
+
+fn demo(reply: echo::Reply, ticket: Ticket) -> Response<Body> {
+    let kind = match &reply {
+        echo::Reply::Whole(_) => "application/json",
+        echo::Reply::Events(_) => "text/event-stream",
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    let mut response = head(StatusCode::OK, headers, &ticket);
+    *response.body_mut() = match reply {
+        echo::Reply::Whole(body) => {
+            let usage = usage::from_body(ticket.endpoint, &body);
+            ticket.done(200, usage, 0);
+            Body::full(body)
+        }
+        echo::Reply::Events(events) => {
+            let mut meter = StreamMeter::new(ticket.endpoint, false);
+            for event in &events {
+                meter.feed(event.clone());
+            }
+            let (usage, estimate) = (meter.usage(), meter.content_estimate());
+            ticket.done(200, usage, estimate);
+            Body::stream(Events(events.into()))
+        }
+    };
+    response
+}
+
+/// The provider's head with our own lines in it.
+fn head(status: StatusCode, mut headers: HeaderMap, ticket: &Ticket) -> Response<Body> {
+    headers::strip_reply(&mut headers);
+    let id = match &ticket.client_request_id {
+        Some(id) => id.clone(),
+        None => headers::text(&ticket.id.to_string()),
+    };
+    headers.insert(intake::X_REQUEST_ID.clone(), id);
+    if let Some(target) = &ticket.target {
+        headers.insert(ours::ACCOUNT.clone(), headers::text(&target.account.label));
+        headers.insert(ours::MODEL.clone(), headers::model(&target.account.provider.name, &target.model.name));
+    }
+    headers.insert(ours::ATTEMPTS.clone(), HeaderValue::from(ticket.attempts));
+    headers.insert(ours::CACHE.clone(), HeaderValue::from_static("miss"));
+    if let Some(limits) = &ticket.limits {
+        limit::put_headers(limits, ticket.endpoint.dialect(), &mut headers);
+    }
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
