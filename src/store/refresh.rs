@@ -267,4 +267,4 @@ fn demo_provider() -> Provider {
 
 #[cfg(test)]
 #[path = "refresh_tests.rs"]
-mod tests;
+pub(super) mod tests;

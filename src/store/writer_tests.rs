@@ -1,1 +1,100 @@
+//! What the writer promises: everything once, whatever fails in between, and all of it before it ends.
 
+use super::*;
+use crate::base::tasks::{self, DrainSwitch};
+use crate::base::{AccountId, KeyId};
+use crate::state::usage::{Counts, Tokens};
+use crate::store::embedded;
+use crate::store::refresh::tests::eventually;
+use crate::store::tests::{config, row};
+
+struct Home {
+    dir: tempfile::TempDir,
+    store: Store,
+    usage: Arc<Usage>,
+    next: u64,
+}
+
+impl Home {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&config(dir.path())).unwrap();
+        Self { dir, store, usage: Arc::new(Usage::new(1_000_000)), next: 0 }
+    }
+
+    fn requests(&mut self, count: u64) {
+        for _ in 0..count {
+            self.next += 1;
+            let counts = Counts::one(Tokens { prompt: 3, ..Tokens::default() }, 7, false);
+            self.usage.add(KeyId(1), AccountId(2), &"m".into(), 5, &counts);
+            self.usage.log(false, 1_000, || row(self.next, 200));
+        }
+    }
+
+    /// Breaks appends in their middle: the totals are added, then the rows find no table.
+    fn away(&self, away: bool) {
+        let raw = rusqlite::Connection::open(self.dir.path().join(embedded::FILE)).unwrap();
+        let (from, to) = if away { ("request_log", "elsewhere") } else { ("elsewhere", "request_log") };
+        raw.execute_batch(&format!("ALTER TABLE {from} RENAME TO {to}")).unwrap();
+    }
+
+    async fn stored(&self) -> (u64, u64, i64, usize) {
+        let totals = self.store.usage_totals().await.unwrap();
+        assert!(totals.len() <= 1);
+        let counts = totals.first().map(|t| t.counts).unwrap_or_default();
+        let rows = self.store.log_rows(u32::MAX).await.unwrap().len();
+        (counts.requests, counts.tokens.prompt, counts.cost_nanos, rows)
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_failed_is_stored_once_when_the_store_is_back() {
+    let mut home = Home::new();
+    let mut writer = Writer::new(home.store.clone(), Arc::clone(&home.usage)).unwrap();
+    home.requests(10);
+    assert_eq!(writer.flush().await, Ok(10));
+    home.requests(20);
+    home.away(true);
+    assert!(writer.flush().await.is_err());
+    home.requests(5);
+    assert!(writer.flush().await.is_err());
+    home.away(false);
+    assert_eq!(home.stored().await, (10, 30, 70, 10), "nothing half-stored");
+    assert_eq!(writer.flush().await, Ok(20), "the batch as it was");
+    assert_eq!(writer.flush().await, Ok(5), "then what came meanwhile");
+    assert_eq!(writer.flush().await, Ok(0));
+    assert_eq!(home.stored().await, (35, 105, 245, 35));
+}
+
+#[tokio::test]
+async fn a_batch_whose_answer_was_lost_counts_once() {
+    let mut home = Home::new();
+    let mut writer = Writer::new(home.store.clone(), Arc::clone(&home.usage)).unwrap();
+    home.requests(10_000);
+    writer.gather();
+    assert_eq!(writer.pending.len(), 3, "in pieces, so that no transaction holds the lock for long");
+    for batch in writer.pending.clone() {
+        home.store.append(batch).await.unwrap();
+    }
+    assert_eq!(writer.flush().await, Ok(0));
+    assert_eq!(home.stored().await, (10_000, 30_000, 70_000, 10_000));
+}
+
+#[tokio::test]
+async fn it_ends_only_when_all_is_written_even_if_the_store_was_away() {
+    let mut home = Home::new();
+    let switch = DrainSwitch::new();
+    let writer = Writer::new(home.store.clone(), Arc::clone(&home.usage)).unwrap();
+    let running = tasks::spawn("writer", writer.run(switch.drain()));
+    home.requests(100);
+    let usage = Arc::clone(&home.usage);
+    eventually("the writer takes what waits", || usage.queued() == 0).await;
+    home.away(true);
+    let before = METRICS.store_errors.get();
+    home.requests(50);
+    switch.advance(Phase::Cut);
+    eventually("it fails", || METRICS.store_errors.get() > before).await;
+    home.away(false);
+    running.await.unwrap();
+    assert_eq!(home.stored().await, (150, 450, 1_050, 150));
+}
