@@ -8,14 +8,15 @@ use crate::base::ids::RequestIds;
 use crate::base::tasks::{self, Drain, DrainSwitch, Phase, Tasks};
 use crate::base::telemetry::{self, LogFormat};
 use crate::base::{Clock, seal};
-use crate::cli::{Failure, Start};
 use crate::config::Settings;
-use crate::proxy::{Proxy, Shared};
+use crate::proxy::{self, Proxy, Shared};
 use crate::server::{self, ConnTimeouts, Core, Permits};
 use crate::state::catalog::Directory;
-use crate::state::usage::UsageBook;
-use crate::store::refresh::Refresher;
-use crate::store::{Store, writer};
+use crate::state::limiter::Limiter;
+use crate::state::usage::Usage as UsageBook;
+use crate::store::refresh::{Refresher, Sources};
+use crate::store::writer::Writer;
+use crate::store::{Store, StoreConfig};
 use crate::upstream::{self, Client, ClientConfig};
 use crate::urls::Urls;
 use std::net::{SocketAddr, TcpListener};
@@ -25,6 +26,8 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
 
+/// Connections a core keeps idle per host at most: more than a core can use at once in practice.
+const MAX_IDLE_PER_HOST: usize = 1024;
 /// After *cut*, streams get this long to send their last event.
 const CUT_GRACE: Duration = Duration::from_secs(3);
 /// The usage writer's and the store's time at the end.
@@ -51,10 +54,9 @@ pub enum Order {
 }
 
 /// `merido start`: runs until a signal ends it.
-pub fn run(start: &Start) -> Result<(), Failure> {
-    let settings = start.settings()?;
+pub fn run(settings: Settings) -> Result<(), String> {
     telemetry::init(&settings.log, settings.log_format.unwrap_or_else(LogFormat::by_terminal));
-    let gateway = Gateway::start(settings).map_err(|message| Failure { code: 1, message })?;
+    let gateway = Gateway::start(settings)?;
     tracing::info!(address = %gateway.addr, version = env!("CARGO_PKG_VERSION"), "serving");
     gateway.wait();
     Ok(())
@@ -67,9 +69,15 @@ impl Gateway {
         let (addr, listeners) = server::bind(SocketAddr::new(settings.host, settings.port), workers(&settings))
             .map_err(|e| format!("can't listen on {}:{}: {e}", settings.host, settings.port))?;
         let control = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-        let store = control.block_on(Store::open(&settings)).map_err(|e| e.to_string())?;
+        let store = Store::open(&StoreConfig::from(&*settings)).map_err(|e| e.to_string())?;
         let directory = Arc::new(Directory::new());
-        let mut refresher = Refresher::new(store.clone(), Arc::clone(&directory), &settings);
+        let sources = Sources {
+            env_accounts: settings.env_accounts.clone(),
+            routes: settings.routes.clone(),
+            demo: settings.demo,
+        };
+        let mut refresher =
+            Refresher::new(store.clone(), Arc::clone(&directory), sources).map_err(|e| e.to_string())?;
         control.block_on(refresher.load()).map_err(|e| e.to_string())?;
         let parts = Parts::new(settings, directory, store)?;
         let (orders, inbox) = mpsc::unbounded_channel();
@@ -129,6 +137,7 @@ struct Parts {
     directory: Arc<Directory>,
     store: Store,
     usage: Arc<UsageBook>,
+    limiter: Arc<Limiter>,
     switch: DrainSwitch,
     permits: Arc<Permits>,
     serving: Arc<AtomicBool>,
@@ -139,9 +148,12 @@ struct Parts {
 impl Parts {
     fn new(settings: Arc<Settings>, directory: Arc<Directory>, store: Store) -> Result<Self, String> {
         let tls = upstream::tls_config(settings.upstream_ca.as_deref())?;
-        let upstream = ClientConfig::new(tls, &settings.timeouts);
+        let timeouts = &settings.timeouts;
+        let (connect, pool_idle) = (timeouts.connect, timeouts.upstream_idle);
+        let upstream = ClientConfig { connect, pool_idle, max_idle_per_host: MAX_IDLE_PER_HOST, tls };
         Ok(Self {
             usage: Arc::new(UsageBook::new(settings.log_rows_per_second)),
+            limiter: Arc::default(),
             permits: Arc::new(Permits::new(settings.max_connections)),
             serving: Arc::default(),
             switch: DrainSwitch::new(),
@@ -163,15 +175,17 @@ impl Parts {
         let here = tokio::runtime::Handle::current();
         let background = Tasks::default();
         let drain = self.switch.drain();
-        background.spawn(&here, "refresh", refresher.run(drain.clone()));
+        background.spawn(&here, "refresh", refresher.run(drain.clone(), self.store.bell()));
         // The writer must outlive the last request: it has a switch of its own.
         let writer_switch = DrainSwitch::new();
         let writing = Tasks::default();
-        writing.spawn(
-            &here,
-            "usage writer",
-            writer::run(self.store.clone(), Arc::clone(&self.usage), writer_switch.drain()),
-        );
+        match Writer::new(self.store.clone(), Arc::clone(&self.usage)) {
+            Ok(writer) => writing.spawn(&here, "usage writer", writer.run(writer_switch.drain())),
+            Err(error) => {
+                let _ = ready.send(Err(error.to_string()));
+                return;
+            }
+        }
         let admin = Arc::new(Admin::new(Health {
             instance: format!("{:012x}", self.epoch & 0xffff_ffff_ffff),
             started: Clock::now(),
@@ -183,6 +197,8 @@ impl Parts {
             settings: Arc::clone(&self.settings),
             directory: Arc::clone(&self.directory),
             usage: Arc::clone(&self.usage),
+            limiter: Arc::clone(&self.limiter),
+            limits: proxy::default_limits(&self.settings),
             drain: drain.clone(),
         });
         let count = listeners.len();
@@ -215,7 +231,6 @@ impl Parts {
             tracing::error!(task = name, "did not end in time; its last batch is lost");
         }
         background.wait(STORE_GRACE).await;
-        self.store.close().await;
         tracing::info!("ended");
     }
 

@@ -60,7 +60,7 @@ fn catalog(directory: &Directory) -> Vec<String> {
         lines.push("note  no account yet: merido providers add --provider openai --api-key …".to_owned());
     }
     for account in &catalog.accounts {
-        if account.id != AccountId(0) && account.secret == Secret::new("") {
+        if account.id != AccountId(0) && account.credential.is_none() && account.provider.auth != Auth::None {
             lines.push(format!("note  {} @{} has an empty API key", account.provider.name, account.label));
         }
     }

@@ -9,9 +9,11 @@ use std::net::IpAddr;
 const HASH_LINE: &str = "export MERIDO_DASHBOARD_PASSWORD_HASH=\"$(merido hash-password)\"";
 
 /// Looks at the whole and complains to `loader`.
-pub(super) fn across(loader: &mut Loader) {
+pub(super) fn across(loader: &mut Loader, serves: bool) {
     secrets(loader);
-    open_admin(loader);
+    if serves {
+        open_admin(loader);
+    }
     listeners(loader);
     tls(loader);
     limits(loader);

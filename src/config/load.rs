@@ -24,6 +24,9 @@ pub struct Inputs<'a> {
     pub host: Option<IpAddr>,
     /// `--port`.
     pub port: Option<u16>,
+    /// A gateway will listen with these: false for commands, which must work where `start` would refuse (one of them
+    /// makes the password whose lack it complains of).
+    pub serves: bool,
 }
 
 /// Settings that passed every check.
@@ -107,7 +110,7 @@ pub fn load(inputs: &Inputs<'_>) -> Result<Loaded, Vec<Mistake>> {
         loader.settings.port = port;
         loader.set_from("port", Source::Argument("--port"));
     }
-    loader.finish()
+    loader.finish(inputs.serves)
 }
 
 pub(super) struct Loader {
@@ -129,8 +132,8 @@ impl Loader {
         Self { settings, sources: BTreeMap::new(), broken: BTreeSet::new(), mistakes: vec![], warnings: vec![], home }
     }
 
-    fn finish(mut self) -> Result<Loaded, Vec<Mistake>> {
-        check::across(&mut self);
+    fn finish(mut self, serves: bool) -> Result<Loaded, Vec<Mistake>> {
+        check::across(&mut self, serves);
         if self.mistakes.is_empty() {
             Ok(Loaded { settings: self.settings, sources: self.sources, warnings: self.warnings })
         } else {

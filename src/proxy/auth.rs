@@ -4,12 +4,12 @@
 //! fresh; when it is not, that is our fault and the answer is 503.
 
 use super::intake;
+use crate::base::seal::key_hash;
 use crate::base::{Clock, Error, ErrorKind, Now};
 use crate::config::Settings;
 use crate::dialect::Dialect;
 use crate::server::Peer;
 use crate::state::catalog::{Directory, Key};
-use crate::state::key_hash;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use std::net::IpAddr;
 use std::sync::Arc;

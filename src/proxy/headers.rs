@@ -22,8 +22,8 @@ impl Headers for Outgoing<'_> {
             }
         }
         put("x-request-id", self.request_id.as_bytes());
-        if let Some((name, value)) = &self.account.credential {
-            put(name, value.reveal().as_bytes());
+        if let Some(credential) = &self.account.credential {
+            put(credential.header, credential.value.reveal().as_bytes());
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::state::subject::Subject;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// What keys without limits of their own, and anonymous callers, may use.
-pub(super) fn defaults(settings: &Settings) -> Limits {
+pub fn default_limits(settings: &Settings) -> Limits {
     Limits {
         rpm: settings.rate_limit_rpm,
         burst: settings.rate_limit_burst,

@@ -28,6 +28,7 @@ use crate::state::limiter::Limiter;
 use crate::state::usage::Usage as UsageBook;
 use crate::upstream::Client;
 use auth::Caller;
+pub use limit::default_limits;
 use bytes::Bytes;
 use http::header::HeaderValue;
 use http::request::Parts;

@@ -12,7 +12,7 @@ use crate::dialect::usage::{self, Usage};
 use crate::dialect::sse::StreamMeter;
 use crate::server::Source;
 use crate::server::body::Cut;
-use crate::upstream::{CallError, ReplyBody};
+use crate::upstream::{CallError, CallErrorKind, ReplyBody};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
@@ -172,7 +172,7 @@ impl Drop for Relay {
 }
 
 fn broke_off(error: &CallError) -> Error {
-    if error.is_timeout() {
+    if matches!(error.kind, CallErrorKind::Timeout(_)) {
         Error::new(ErrorKind::UpstreamTimeout, "the provider went silent in the middle of its answer")
     } else {
         Error::new(ErrorKind::UpstreamFailed, "the provider broke off in the middle of its answer")

@@ -117,8 +117,17 @@ pub struct Account {
     pub weight: u32,
     /// Where it listens.
     pub base: BaseUrl,
-    /// The credential.
-    pub secret: Secret,
+    /// The credential, as the header that carries it.
+    pub credential: Option<Credential>,
+}
+
+/// A header with a credential in it: rendered once, not per request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// The header, in lower case.
+    pub header: &'static str,
+    /// Its value.
+    pub value: Secret,
 }
 
 /// A provider's base URL, taken apart once.
@@ -192,6 +201,21 @@ pub struct Catalog {
     pub virtual_models: HashMap<Arc<str>, Arc<VirtualModel>, ahash::RandomState>,
     /// Bare model names that providers with an account offer: whom to ask, when exactly one does.
     pub bare: HashMap<Box<str>, Vec<Arc<Provider>>, ahash::RandomState>,
+}
+
+impl Auth {
+    /// `secret` as the header that carries it; `None` where there is nothing to carry.
+    pub fn credential(&self, secret: &Secret) -> Option<Credential> {
+        let (header, value) = match self {
+            Self::None => return None,
+            _ if secret.reveal().is_empty() => return None,
+            Self::Bearer => ("authorization", Secret::new(format!("Bearer {}", secret.reveal()))),
+            Self::XApiKey => ("x-api-key", secret.clone()),
+            Self::XGoogApiKey => ("x-goog-api-key", secret.clone()),
+            Self::ApiKey => ("api-key", secret.clone()),
+        };
+        Some(Credential { header, value })
+    }
 }
 
 impl Strategy {

@@ -208,16 +208,15 @@ impl Refresher {
                 None => return left_out("its provider has no base URL of its own"),
             },
         };
-        let (provider, secret) = (Arc::clone(&known.provider), secret.clone());
-        Some(Arc::new(Account { id, provider, label: label.into(), weight, base, secret }))
+        let (provider, credential) = (Arc::clone(&known.provider), known.provider.auth.credential(secret));
+        Some(Arc::new(Account { id, provider, label: label.into(), weight, base, credential }))
     }
 
     fn demo(&self) -> Option<Arc<Account>> {
         let provider = self.known.get(DEMO).map_or_else(|| Arc::new(demo_provider()), |k| Arc::clone(&k.provider));
         // Never dialled: the proxy answers for account 0 itself.
         let base = BaseUrl::parse("http://demo.invalid").ok()?;
-        let secret = Secret::new("");
-        Some(Arc::new(Account { id: AccountId(0), provider, label: DEMO.into(), weight: 1, base, secret }))
+        Some(Arc::new(Account { id: AccountId(0), provider, label: DEMO.into(), weight: 1, base, credential: None }))
     }
 
     fn built_models(&self) -> Vec<VirtualModel> {

@@ -44,7 +44,7 @@ pub trait Headers: Sync {
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A body that is relayed while it arrives.
-pub type BodyStream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send>>;
+pub type BodyStream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send + Sync>>;
 
 /// A request's body.
 #[expect(
