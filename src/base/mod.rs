@@ -4,6 +4,7 @@
 
 pub mod alarms;
 pub mod clock;
+pub mod dialect;
 pub mod error;
 pub mod ids;
 pub mod metrics;
@@ -13,5 +14,6 @@ pub mod tasks;
 pub mod telemetry;
 
 pub use clock::{Clock, Now};
+pub use dialect::Dialect;
 pub use error::{Error, ErrorKind, Fault};
 pub use ids::{AccountId, KeyId, ModelId, RequestId, Secret, TokenId, VirtualModelId};

@@ -3,16 +3,7 @@
 //! The same-dialect path never parses a whole body: `peek` finds what the gateway needs, `usage` reads what the
 //! provider counted, and every other byte rides along. (Translation between dialects will live beside them.)
 
-/// Who speaks how.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
-pub enum Dialect {
-    /// OpenAI's API and all that copy it.
-    OpenAi,
-    /// Anthropic's Messages API.
-    Anthropic,
-    /// Google's Gemini API.
-    Gemini,
-}
+pub use crate::base::Dialect;
 
 /// What a data-plane URL asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -43,22 +34,6 @@ pub enum Endpoint {
     Generate,
     /// `POST /v1beta/models/{model}:streamGenerateContent`
     StreamGenerate,
-}
-
-impl Dialect {
-    /// As written in `providers.toml` and in events.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::OpenAi => "openai",
-            Self::Anthropic => "anthropic",
-            Self::Gemini => "gemini",
-        }
-    }
-
-    /// The dialect of that name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::OpenAi, Self::Anthropic, Self::Gemini].into_iter().find(|d| d.name() == name)
-    }
 }
 
 impl Endpoint {
