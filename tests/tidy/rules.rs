@@ -72,20 +72,25 @@ fn test_files(sources: &[Source]) -> Vec<String> {
     let mut found = Vec::new();
     for source in sources.iter().filter(|source| source.path.starts_with("src/")) {
         let tokens = tokens(&source.text);
-        for window in tokens.windows(3) {
-            if let [one, name, end] = window
-                && one.test
-                && one.word() == Some("mod")
-                && end.is(';')
-            {
-                let (dir, file) = source.path.rsplit_once('/').unwrap_or(("", &source.path));
-                let inside = match file {
-                    "mod.rs" | "lib.rs" | "main.rs" => dir.to_owned(),
-                    other => format!("{dir}/{}", other.trim_end_matches(".rs")),
-                };
-                let name = name.word().unwrap_or_default();
-                found.extend([format!("{inside}/{name}.rs"), format!("{inside}/{name}/")]);
+        for (n, _) in tokens.iter().enumerate().filter(|(_, token)| token.test && token.word() == Some("mod")) {
+            let [name, end] = &tokens[n + 1..(n + 3).min(tokens.len())] else { continue };
+            if !end.is(';') {
+                continue;
             }
+            let (dir, file) = source.path.rsplit_once('/').unwrap_or(("", &source.path));
+            // `#[path = "…"]` names a file beside this one, whatever this one is called.
+            if let [.., word, equals, Token { kind: Kind::Text(beside), .. }, close] = &tokens[..n]
+                && (word.word(), equals.is('='), close.is(']')) == (Some("path"), true, true)
+            {
+                found.push(format!("{dir}/{beside}"));
+                continue;
+            }
+            let inside = match file {
+                "mod.rs" | "lib.rs" | "main.rs" => dir.to_owned(),
+                other => format!("{dir}/{}", other.trim_end_matches(".rs")),
+            };
+            let name = name.word().unwrap_or_default();
+            found.extend([format!("{inside}/{name}.rs"), format!("{inside}/{name}/")]);
         }
     }
     found

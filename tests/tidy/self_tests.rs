@@ -134,6 +134,12 @@ fn a_module_declared_as_test_is_test_code() {
     let found = check(&[declared, probes, other]);
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].starts_with("src/server/other.rs:2:"));
+    let declared = file("src/server/conn.rs", "#[cfg(test)]\n#[path = \"conn_tests.rs\"]\nmod tests;");
+    let named = file("src/server/conn_tests.rs", "fn f() { Instant::now(); }");
+    let stray = file("src/server/other_tests.rs", "fn f() { Instant::now(); }");
+    let found = check(&[declared, named, stray]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("src/server/other_tests.rs"));
 }
 
 #[test]
