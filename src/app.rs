@@ -8,6 +8,7 @@ use crate::base::ids::RequestIds;
 use crate::base::tasks::{self, Drain, DrainSwitch, Phase, Tasks};
 use crate::base::telemetry::{self, LogFormat};
 use crate::base::{Clock, seal};
+use crate::cli::Stop;
 use crate::config::Settings;
 use crate::proxy::{self, Proxy, Shared};
 use crate::server::{self, ConnTimeouts, Core, Permits};
@@ -62,6 +63,12 @@ pub fn run(settings: Settings) -> Result<(), String> {
     Ok(())
 }
 
+/// Runs one command to its end.
+pub fn command(work: impl Future<Output = Result<(), Stop>>) -> Result<(), Stop> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(work)
+}
+
 impl Gateway {
     /// Starts one and returns once it serves. Blocks: call it from outside any runtime.
     pub fn start(settings: Settings) -> Result<Self, String> {
@@ -71,11 +78,7 @@ impl Gateway {
         let control = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
         let store = Store::open(&StoreConfig::from(&*settings)).map_err(|e| e.to_string())?;
         let directory = Arc::new(Directory::new());
-        let sources = Sources {
-            env_accounts: settings.env_accounts.clone(),
-            routes: settings.routes.clone(),
-            demo: settings.demo,
-        };
+        let sources = Sources::from(&*settings);
         let mut refresher =
             Refresher::new(store.clone(), Arc::clone(&directory), sources).map_err(|e| e.to_string())?;
         control.block_on(refresher.load()).map_err(|e| e.to_string())?;
@@ -288,16 +291,19 @@ impl CoreParts {
         let served = runtime.block_on(async {
             let alarms = Arc::new(Alarms::default());
             let client = Client::new(self.upstream, Arc::clone(&alarms));
-            let (sweeping, ticking) = (client.clone(), server::tick(Arc::clone(&alarms), self.drain.clone(), {
-                let mut last = Clock::now();
-                let client = client.clone();
-                move |now| {
-                    if now.since(last) >= Duration::from_secs(1) {
-                        last = now;
-                        client.sweep(now);
+            let (sweeping, ticking) = (
+                client.clone(),
+                server::tick(Arc::clone(&alarms), self.drain.clone(), {
+                    let mut last = Clock::now();
+                    let client = client.clone();
+                    move |now| {
+                        if now.since(last) >= Duration::from_secs(1) {
+                            last = now;
+                            client.sweep(now);
+                        }
                     }
-                }
-            }));
+                }),
+            );
             let ticker = tasks::spawn("core ticker", ticking);
             let timeouts = &self.shared.settings.timeouts;
             let timeouts =

@@ -4,6 +4,7 @@
 
 pub mod alarms;
 pub mod clock;
+pub mod dialect;
 pub mod error;
 pub mod ids;
 pub mod metrics;
@@ -14,5 +15,6 @@ pub mod tasks;
 pub mod telemetry;
 
 pub use clock::{Clock, Now};
+pub use dialect::{Dialect, Endpoint};
 pub use error::{Error, ErrorKind, Fault};
 pub use ids::{AccountId, KeyId, ModelId, RequestId, Secret, TokenId, VirtualModelId};

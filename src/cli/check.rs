@@ -1,9 +1,9 @@
 //! `merido check`: what is wrong, and how to mend it. The settings were read before; here comes what they point to.
 
 use super::Stop;
-use crate::base::{AccountId, Secret};
+use crate::base::AccountId;
 use crate::config::Settings;
-use crate::state::catalog::Directory;
+use crate::state::catalog::{Auth, Directory};
 use crate::store::refresh::Sources;
 use crate::store::{Refresher, Result, Store, StoreConfig};
 use argon2::password_hash::PasswordHash;

@@ -24,9 +24,9 @@ pub struct Inputs<'a> {
     pub host: Option<IpAddr>,
     /// `--port`.
     pub port: Option<u16>,
-    /// A gateway will listen with these: false for commands, which must work where `start` would refuse (one of them
-    /// makes the password whose lack it complains of).
-    pub serves: bool,
+    /// These are for a command: nothing will listen with them. Commands must work where `start` would refuse (one of
+    /// them makes the password whose lack it complains of).
+    pub command: bool,
 }
 
 /// Settings that passed every check.
@@ -110,7 +110,7 @@ pub fn load(inputs: &Inputs<'_>) -> Result<Loaded, Vec<Mistake>> {
         loader.settings.port = port;
         loader.set_from("port", Source::Argument("--port"));
     }
-    loader.finish(inputs.serves)
+    loader.finish(!inputs.command)
 }
 
 pub(super) struct Loader {

@@ -54,12 +54,7 @@ pub(super) async fn run(proxy: &Proxy, question: &Question, ticket: &mut Ticket)
 }
 
 /// Relays an upload to the first target: what was sent can't be sent again.
-pub(super) async fn upload(
-    proxy: &Proxy,
-    parts: &Parts,
-    form: Form,
-    ticket: &mut Ticket,
-) -> Result<Answer, Error> {
+pub(super) async fn upload(proxy: &Proxy, parts: &Parts, form: Form, ticket: &mut Ticket) -> Result<Answer, Error> {
     let plan = plan(proxy, ticket.endpoint, ticket)?;
     let Some(target) = plan.targets.into_iter().next() else {
         return Err(Error::new(ErrorKind::Unavailable, "no account can serve this model"));
@@ -87,12 +82,7 @@ fn plan(proxy: &Proxy, endpoint: Endpoint, ticket: &Ticket) -> Result<Plan, Erro
     Ok(plan)
 }
 
-async fn send(
-    proxy: &Proxy,
-    question: &Question,
-    target: &Target,
-    ticket: &mut Ticket,
-) -> Result<Reply, CallError> {
+async fn send(proxy: &Proxy, question: &Question, target: &Target, ticket: &mut Ticket) -> Result<Reply, CallError> {
     let inject = question.inject_usage(&proxy.shared.settings);
     let spliced = splice(&question.body, &question.peek, Some(&target.model.name), inject);
     let mut pieces = Pieces::new();

@@ -80,11 +80,7 @@ fn unauthenticated(message: &'static str) -> Error {
 }
 
 /// The key the client sent. Two different ones are a mistake that must not be decided by the order of headers.
-fn presented<'a>(
-    headers: &'a HeaderMap,
-    query: Option<&'a str>,
-    dialect: Dialect,
-) -> Result<Option<&'a str>, Error> {
+fn presented<'a>(headers: &'a HeaderMap, query: Option<&'a str>, dialect: Dialect) -> Result<Option<&'a str>, Error> {
     let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())

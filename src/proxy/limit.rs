@@ -2,9 +2,9 @@
 //!
 //! What is reserved here is put right when the request settles. A refusal tells which limit and when to come back.
 
+use super::Shared;
 use super::auth::Caller;
 use super::settle::Ticket;
-use super::Shared;
 use crate::base::metrics::METRICS;
 use crate::base::{Clock, Error, ErrorKind};
 use crate::config::Settings;

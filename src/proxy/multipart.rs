@@ -4,8 +4,8 @@
 //! takes to find it ([`LOOK`] at most). What has been sent to one provider can't be sent to another: one attempt.
 
 use super::answer::Answer;
-use super::{Proxy, attempt, auth};
 use super::settle::Ticket;
+use super::{Proxy, attempt, auth};
 use crate::base::Error;
 use crate::dialect::estimate;
 use bytes::{Bytes, BytesMut};

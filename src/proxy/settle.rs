@@ -4,12 +4,12 @@
 //! settles. So nothing can forget to settle, and nothing can settle twice. It touches memory only: rows and events go
 //! to bounded queues that others drain.
 
-use super::auth::Caller;
 use super::Shared;
+use super::auth::Caller;
 use crate::base::metrics::METRICS;
 use crate::base::{AccountId, Clock, KeyId, Now, RequestId};
-use crate::dialect::usage::Usage;
 use crate::dialect::Endpoint;
+use crate::dialect::usage::Usage;
 use crate::routing::Target;
 use crate::state::catalog::Price;
 use crate::state::limiter::{LimitHeaders, Reservation};
@@ -145,9 +145,7 @@ impl Ticket {
     fn or_estimate(&self, usage: Option<Usage>, completion_estimate: u64) -> (Usage, bool) {
         match usage {
             Some(usage) => (usage, false),
-            None => {
-                (Usage { prompt: self.estimate, completion: completion_estimate, ..Usage::default() }, true)
-            }
+            None => (Usage { prompt: self.estimate, completion: completion_estimate, ..Usage::default() }, true),
         }
     }
 }

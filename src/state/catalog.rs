@@ -4,8 +4,7 @@
 //! stripes, so that one new key among a million costs one insert. Only `store/refresh` publishes.
 
 use crate::base::stripes::Stripes;
-use crate::base::{AccountId, KeyId, ModelId, Now, Secret, VirtualModelId};
-use crate::dialect::Dialect;
+use crate::base::{AccountId, Dialect, KeyId, ModelId, Now, Secret, VirtualModelId};
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -6,6 +6,6 @@ pub mod buckets;
 pub mod catalog;
 pub mod limit_headers;
 pub mod limiter;
-pub mod subject;
 pub mod providers;
+pub mod subject;
 pub mod usage;

@@ -8,8 +8,7 @@
 
 use super::catalog::{Account, Key};
 use crate::base::metrics::METRICS;
-use crate::base::{AccountId, KeyId, RequestId};
-use crate::dialect::Endpoint;
+use crate::base::{AccountId, Endpoint, KeyId, RequestId};
 use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 use std::borrow::Borrow;

@@ -215,8 +215,13 @@ fn start(options: &Options, bases: &[Basis], work: &Work, leg: Leg, dir: &Path) 
             });
         }
     }
-    let direct =
-        Peer { name: "direct".to_owned(), port: ready.port, key: None, model: provider_model, program: Program::Mock(mock) };
+    let direct = Peer {
+        name: "direct".to_owned(),
+        port: ready.port,
+        key: None,
+        model: provider_model,
+        program: Program::Mock(mock),
+    };
     peers.push(direct);
     Ok(peers)
 }

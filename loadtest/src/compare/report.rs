@@ -77,7 +77,14 @@ impl Spread {
 impl Report {
     pub(crate) fn new(nginx: Option<String>) -> Self {
         let command = std::env::args().collect::<Vec<_>>().join(" ");
-        Self { unix_time: clock::wall_us() / 1_000_000, machine: machine(), command, nginx, merido: None, tables: Vec::new() }
+        Self {
+            unix_time: clock::wall_us() / 1_000_000,
+            machine: machine(),
+            command,
+            nginx,
+            merido: None,
+            tables: Vec::new(),
+        }
     }
 
     /// What stands above the tables.
