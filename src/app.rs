@@ -229,6 +229,8 @@ impl Parts {
         self.serving.store(failed.is_none(), Ordering::Release);
         let _ = ready.send(failed.map_or(Ok(()), Err));
         self.shut_down(&mut orders, &mut done).await;
+        // Every request has ended: whatever else waits for the last phase may go, too.
+        self.switch.advance(Phase::Cut);
         writer_switch.advance(Phase::Cut);
         for name in writing.wait(STORE_GRACE).await {
             tracing::error!(task = name, "did not end in time; its last batch is lost");
