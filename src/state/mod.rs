@@ -3,3 +3,4 @@
 //! Nothing in here is serializable; `store/` and the wire formats own theirs.
 
 pub mod catalog;
+pub mod providers;
