@@ -9,3 +9,4 @@ pub mod limiter;
 pub mod providers;
 pub mod subject;
 pub mod usage;
+pub mod providers;
