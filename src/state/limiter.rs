@@ -8,6 +8,7 @@
 use crate::base::stripes::{Stripes, make_room};
 use crate::base::sync::Mutex;
 use crate::base::{KeyId, Now, RequestId};
+use crate::state::attempts::Attempts;
 use crate::state::buckets::{Bucket, Limits, Purse, Which};
 use crate::state::subject::{Net, Subject};
 use std::hash::Hash;
@@ -77,8 +78,7 @@ pub struct Reservation {
     id: RequestId,
     /// Tokens charged in advance and not yet replaced; `None`: tokens are not limited.
     reserved: Option<u64>,
-    /// Which attempts have been recorded, a bit each.
-    recorded: u64,
+    recorded: Attempts,
 }
 
 /// Purses of anonymous addresses per stripe: 64 × 1,024 of them, about 10 MB at most.
@@ -105,7 +105,7 @@ impl Limiter {
         };
         let headers = LimitHeaders::of(limits, &requests, &tokens);
         let outcome = match outcome {
-            Ok(reserved) => Ok(Reservation { purse, id, reserved, recorded: 0 }),
+            Ok(reserved) => Ok(Reservation { purse, id, reserved, recorded: Attempts::default() }),
             Err(which) => Err(Refusal { which, retry_after: wait(which, &requests, &tokens, estimate) }),
         };
         Decision { outcome, headers }
@@ -187,14 +187,12 @@ impl Reservation {
         self.reserved.unwrap_or(0)
     }
 
-    /// `attempt` (1 is the first; past 63 they share a bit) used `tokens`. The first record replaces the estimate, others add to
-    /// it; the same attempt again changes nothing and returns `false`. The slot stays taken.
+    /// `attempt` (1 is the first; past the 62nd they count as one) used `tokens`. The first record replaces the
+    /// estimate, others add to it; the same attempt again changes nothing and returns `false`. The slot stays taken.
     pub fn record(&mut self, attempt: u32, tokens: u64, now: Now) -> bool {
-        let bit = 1 << attempt.min(63);
-        if self.recorded & bit != 0 {
+        if !self.recorded.first(attempt) {
             return false;
         }
-        self.recorded |= bit;
         if let Some(reserved) = self.reserved.as_mut() {
             self.purse.lock().settle(std::mem::take(reserved), tokens, now);
         }

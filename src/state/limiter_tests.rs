@@ -24,7 +24,7 @@ fn racy(limiter: &Limiter, limits: &Limits, estimate: u64, now: Now) -> Option<R
     #[cfg(not(feature = "shuttle"))]
     std::thread::yield_now();
     let reserved = refused.is_none().then(|| purse.lock().charge(estimate))?;
-    Some(Reservation { purse, id: id(0), reserved, recorded: 0 })
+    Some(Reservation { purse, id: id(0), reserved, recorded: Attempts::default() })
 }
 
 fn honest(limiter: &Limiter, limits: &Limits, estimate: u64, now: Now) -> Option<Reservation> {
@@ -256,7 +256,7 @@ mod plain {
     fn the_books_notice_a_second_settlement() {
         books(|mut place, actual| {
             place.record(1, actual, START);
-            place.recorded = 0;
+            place.recorded = Attempts::default();
             place.reserved = Some(0);
             place.record(1, actual, START);
         });

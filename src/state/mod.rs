@@ -2,11 +2,16 @@
 //!
 //! Nothing in here is serializable; `store/` and the wire formats own theirs.
 
+mod attempts;
 pub mod buckets;
+pub mod budgets;
 pub mod catalog;
+pub mod inflight;
 pub mod limit_headers;
 pub mod limiter;
 pub mod providers;
 pub mod subject;
 pub mod usage;
-pub mod providers;
+pub mod outbox;
+pub mod throttle;
+pub mod unknown_keys;
