@@ -1,5 +1,7 @@
 //! The arguments, as clap reads them. Their doc comments are the help text.
 
+#![expect(clippy::doc_markdown, reason = "clap shows these texts to people as they stand")]
+
 use clap::{Args, Parser, Subcommand};
 use std::net::IpAddr;
 use std::path::PathBuf;

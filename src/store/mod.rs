@@ -79,12 +79,11 @@ impl Store {
         let source = MasterSource { given: config.master_key.clone(), path };
         let mut seals = None;
         let engine = Embedded::open(&config.dir, |found| {
-            let (deployment, data, new) = match found {
-                Some(found) => (found.id, unlock(&source.load()?, &found)?, None),
-                None => {
-                    let (new, data) = invent(&source.load_or_create()?)?;
-                    (new.id, data, Some(new))
-                }
+            let (deployment, data, new) = if let Some(found) = found {
+                (found.id, unlock(&source.load()?, &found)?, None)
+            } else {
+                let (new, data) = invent(&source.load_or_create()?)?;
+                (new.id, data, Some(new))
             };
             seals = Some(Seals::new(deployment, data)?);
             Ok(new)

@@ -85,6 +85,7 @@ mod tests {
     use super::super::Embedded;
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, clippy::needless_pass_by_value, reason = "the shape `open` asks for")]
     fn invent(found: Option<Deployment>) -> Result<Option<Deployment>> {
         Ok(found.is_none().then(|| Deployment { id: 7, wrapped_key: vec![1], canary: vec![2] }))
     }
