@@ -43,8 +43,11 @@ impl Shape<'_> {
 
     fn body(&self) -> Vec<u8> {
         let bare = self.json("").len();
-        let text: String =
-            "Tell me how a relay keeps its costs low. ".chars().cycle().take(self.body_bytes.saturating_sub(bare)).collect();
+        let text: String = "Tell me how a relay keeps its costs low. "
+            .chars()
+            .cycle()
+            .take(self.body_bytes.saturating_sub(bare))
+            .collect();
         self.json(&text).into_bytes()
     }
 

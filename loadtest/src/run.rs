@@ -145,7 +145,9 @@ pub(crate) fn seconds(asked: f64) -> Result<Duration, String> {
 /// A rate must be a positive number of requests a second.
 pub(crate) fn rate(asked: Option<f64>) -> Result<Option<f64>, String> {
     match asked {
-        Some(rate) if !(rate > 0.0 && rate <= 1e6) => Err(format!("a rate is more than 0 and at most 1000000/s, not {rate}")),
+        Some(rate) if !(rate > 0.0 && rate <= 1e6) => {
+            Err(format!("a rate is more than 0 and at most 1000000/s, not {rate}"))
+        }
         rate => Ok(rate),
     }
 }

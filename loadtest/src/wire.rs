@@ -15,13 +15,19 @@ pub(crate) struct Chunked {
 #[derive(Debug, Clone, Copy)]
 enum State {
     /// Inside the size line: the value so far, how many digits, and whether an extension has begun.
-    Size { value: u64, digits: u8, extension: bool },
+    Size {
+        value: u64,
+        digits: u8,
+        extension: bool,
+    },
     /// Bytes of payload still to come in this chunk.
     Data(u64),
     /// The CR LF after a chunk's payload.
     AfterData,
     /// Trailer lines after the last chunk; `empty` until a byte other than CR was seen on this line.
-    Trailer { empty: bool },
+    Trailer {
+        empty: bool,
+    },
     Done,
 }
 

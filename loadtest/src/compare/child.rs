@@ -99,7 +99,12 @@ pub(crate) fn output(name: &str, command: &mut Command) -> Result<String, String
     }
     let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
     let errors = String::from_utf8_lossy(&done.stderr);
-    Err(format!("`{name} {}` failed ({})\n{}", arguments.join(" "), done.status, tail(name, &format!("{text}{errors}"))))
+    Err(format!(
+        "`{name} {}` failed ({})\n{}",
+        arguments.join(" "),
+        done.status,
+        tail(name, &format!("{text}{errors}"))
+    ))
 }
 
 fn tail(name: &str, text: &str) -> String {
@@ -107,7 +112,8 @@ fn tail(name: &str, text: &str) -> String {
     if lines.is_empty() {
         return format!("  {name} wrote nothing");
     }
-    let last: Vec<String> = lines[lines.len().saturating_sub(15)..].iter().map(|line| format!("  {name}| {line}")).collect();
+    let last: Vec<String> =
+        lines[lines.len().saturating_sub(15)..].iter().map(|line| format!("  {name}| {line}")).collect();
     last.join("\n")
 }
 

@@ -70,7 +70,11 @@ impl Call<'_> {
         let mut command = Command::new(self.binary);
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
-            if text.starts_with("MERIDO_") || text.ends_with("_API_KEY") || text == "DATABASE_URL" || text == "REDIS_URL" {
+            if text.starts_with("MERIDO_")
+                || text.ends_with("_API_KEY")
+                || text == "DATABASE_URL"
+                || text == "REDIS_URL"
+            {
                 command.env_remove(&name);
             }
         }
@@ -130,7 +134,9 @@ fn key_from(text: &str) -> Result<String, String> {
 fn start_redis(dir: &Path) -> Result<(Child, u16), String> {
     let port = free_port()?;
     let mut command = Command::new("redis-server");
-    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"]).arg(dir);
+    command
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
+        .arg(dir);
     let mut child = Child::start("redis-server", &mut command, dir)?;
     child.wait("open port", |_| std::net::TcpStream::connect(("127.0.0.1", port)).ok())?;
     Ok((child, port))

@@ -134,7 +134,9 @@ mod tests {
     fn a_tls_upstream_is_verified() {
         let upstream = Upstream { port: 4321, ca: Some(Path::new("/d/ca.pem")) };
         let text = config(1234, &upstream, &NginxTable { buffering: false }, 2, Path::new("/d"), true);
-        for line in ["user root;", "proxy_pass https://mock;", "proxy_ssl_verify on;", "/d/ca.pem;", "proxy_buffering off;"] {
+        for line in
+            ["user root;", "proxy_pass https://mock;", "proxy_ssl_verify on;", "/d/ca.pem;", "proxy_buffering off;"]
+        {
             assert!(text.contains(line), "{line}");
         }
         assert_eq!(text.matches('{').count(), text.matches('}').count());

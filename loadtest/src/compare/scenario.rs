@@ -148,7 +148,8 @@ mod tests {
     #[test]
     fn a_misspelt_key_is_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "name='x'\nabout=''\n[merido]\nrpm=1\ntpm=1\naccounts=1\nstrategy=''\nrmp=2\n").unwrap();
+        std::fs::write(file.path(), "name='x'\nabout=''\n[merido]\nrpm=1\ntpm=1\naccounts=1\nstrategy=''\nrmp=2\n")
+            .unwrap();
         assert!(basis(&file.path().to_string_lossy()).unwrap_err().contains("rmp"));
         assert!(work("no-such-work").unwrap_err().contains("built in"));
     }

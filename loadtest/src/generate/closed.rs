@@ -48,7 +48,10 @@ pub(crate) fn run(load: &Load, begun: Instant) -> io::Result<Vec<Tally>> {
                 io::Result::Ok(tally)
             })?);
         }
-        running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("thread died")))).collect()
+        running
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("thread died"))))
+            .collect()
     })
 }
 

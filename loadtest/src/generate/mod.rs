@@ -64,7 +64,10 @@ impl Load {
     /// Runs to the end. Refuses targets that are not loopback.
     pub(crate) fn run(&self) -> Result<Outcome, String> {
         if !self.target.ip().is_loopback() {
-            return Err(format!("{} is not a loopback address: this generator only aims at its own machine", self.target));
+            return Err(format!(
+                "{} is not a loopback address: this generator only aims at its own machine",
+                self.target
+            ));
         }
         let begun = clock::now();
         let tallies = match self.rate {

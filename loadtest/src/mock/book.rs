@@ -118,14 +118,17 @@ fn has_two_forms(route: Route) -> bool {
 
 /// The whole reply for `--status`.
 pub(crate) fn failure(status: u16) -> Vec<u8> {
-    let body = format!(r#"{{"type":"error","error":{{"message":"mock says {status}","type":"mock","code":{status}}}}}"#);
+    let body =
+        format!(r#"{{"type":"error","error":{{"message":"mock says {status}","type":"mock","code":{status}}}}}"#);
     json(status, &body, Tokens::default()).wire
 }
 
 pub(crate) fn json(status: u16, body: &str, tokens: Tokens) -> Plain {
     let retry = if status == 429 { "retry-after: 1\r\n" } else { "" };
-    let head =
-        format!("HTTP/1.1 {status} Mock\r\ncontent-type: application/json\r\n{retry}content-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 {status} Mock\r\ncontent-type: application/json\r\n{retry}content-length: {}\r\n\r\n",
+        body.len()
+    );
     Plain { wire: [head.as_bytes(), body.as_bytes()].concat(), tokens }
 }
 
@@ -143,7 +146,9 @@ fn stream(events: Vec<String>, tokens: Tokens) -> Stream {
         last.wire.extend_from_slice(b"0\r\n\r\n");
     }
     let mut burst = STREAM_HEAD.to_vec();
-    framed.iter().for_each(|event| burst.extend_from_slice(&event.wire));
+    for event in &framed {
+        burst.extend_from_slice(&event.wire);
+    }
     Stream { head: STREAM_HEAD.to_vec(), events: framed, burst, tokens }
 }
 

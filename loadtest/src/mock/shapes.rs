@@ -102,7 +102,9 @@ pub(super) fn response_stream(chunks: usize, used: Tokens) -> Vec<String> {
     let event = |kind: &str, rest: &str| format!("event: {kind}\ndata: {{\"type\":\"{kind}\",{rest}}}\n\n");
     let mut events = vec![event(
         "response.created",
-        &format!(r#""response":{{"id":"resp_mock","object":"response","status":"in_progress","model":"{MODEL}","output":[]}}"#),
+        &format!(
+            r#""response":{{"id":"resp_mock","object":"response","status":"in_progress","model":"{MODEL}","output":[]}}"#
+        ),
     )];
     events.extend((2..chunks).map(|n| {
         let rest = format!(r#""item_id":"msg_mock","output_index":0,"content_index":0,"delta":"word{n} ""#);
@@ -125,7 +127,9 @@ pub(super) fn message_stream(chunks: usize, used: Tokens) -> Vec<String> {
         event("content_block_delta", &rest)
     }));
     events.push(event("content_block_stop", r#","index":0"#));
-    let end = format!(r#","delta":{{"stop_reason":"end_turn","stop_sequence":null}},"usage":{{"output_tokens":{completion}}}"#);
+    let end = format!(
+        r#","delta":{{"stop_reason":"end_turn","stop_sequence":null}},"usage":{{"output_tokens":{completion}}}"#
+    );
     events.push(event("message_delta", &end));
     events.push(event("message_stop", ""));
     events

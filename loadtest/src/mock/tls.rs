@@ -15,13 +15,12 @@ pub(crate) fn acceptor(ca_file: &Path) -> io::Result<TlsAcceptor> {
     let (ca_pem, leaf, key) = certificates().map_err(io::Error::other)?;
     std::fs::write(ca_file, ca_pem)?;
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key));
-    let mut config =
-        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .with_no_client_auth()
-            .with_single_cert(vec![leaf], key)
-            .map_err(io::Error::other)?;
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf], key)
+        .map_err(io::Error::other)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
