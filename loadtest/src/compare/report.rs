@@ -126,12 +126,15 @@ impl Table {
 
     /// Medians with their spread, a row a peer, as a Markdown table.
     pub(crate) fn text(&self) -> String {
-        let bases: Vec<&str> = self.bases.iter().map(|basis| basis.name.as_str()).collect();
+        // A basis is merido's: without merido the table has none.
+        let measured = self.rounds.iter().any(|round| round.peer.starts_with("merido"));
+        let bases: Vec<&str> = self.bases.iter().filter(|_| measured).map(|basis| basis.name.as_str()).collect();
+        let bases = if bases.is_empty() { "–".to_owned() } else { bases.join(", ") };
         let mut text = format!(
             "\n{} · upstream {} · basis {} · {} rounds × {} s, {} connections{}\n{}\n\n",
             self.work.name,
             self.upstream,
-            bases.join(", "),
+            bases,
             self.rounds.iter().map(|round| round.number + 1).max().unwrap_or(0),
             self.seconds,
             self.work.load.connections,
