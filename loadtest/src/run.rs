@@ -182,6 +182,9 @@ fn describe(measured: &Measured) -> String {
         let _ = writeln!(text, "  failed: {reason}: {count}");
     }
     let mut line = |name: &str, of: &Quantiles| {
+        if of.count == 0 {
+            return;
+        }
         let _ = writeln!(
             text,
             "{name:<12} p50 {:>9.0} µs  p90 {:>9.0}  p99 {:>9.0}  p99.9 {:>9.0}  max {:>9.0}",

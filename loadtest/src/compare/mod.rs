@@ -150,7 +150,7 @@ fn measure_all(
             let dir = dir.join(format!("{}-{leg:?}", work.name).to_lowercase());
             std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
             let peers = start(options, bases, work, *leg, &dir)?;
-            let mut table = Table::new(work, bases, *leg);
+            let mut table = Table::new(work, bases, *leg, options.seconds.unwrap_or(work.load.seconds));
             for (peer, started) in peers.iter().filter_map(|peer| match &peer.program {
                 Program::Merido(merido) => Some((peer, merido.started_in)),
                 _ => None,
@@ -163,7 +163,7 @@ fn measure_all(
                     // Another one goes first in each round.
                     let peer = &peers[(turn + round) % peers.len()];
                     table.rounds.push(Round {
-                        round,
+                        number: round,
                         peer: peer.name.clone(),
                         measured: one(options, work, peer, units, stop)?,
                     });

@@ -72,6 +72,7 @@ fn config(port: u16, upstream: &Upstream<'_>, table: &NginxTable, cores: usize, 
         ),
     };
     let buffering = if table.buffering { "on" } else { "off" };
+    let reuseport = if table.reuseport { " reuseport" } else { "" };
     let to = upstream.port;
     format!(
         "{user}worker_processes {cores};
@@ -96,7 +97,7 @@ http {{
         keepalive_requests 1000000000;
     }}
     server {{
-        listen 127.0.0.1:{port} reuseport backlog=4096; # each worker its own queue: connections spread evenly
+        listen 127.0.0.1:{port}{reuseport} backlog=4096;
         location / {{
             proxy_pass {scheme}://mock;
             proxy_http_version 1.1;
@@ -116,7 +117,7 @@ mod tests {
     #[test]
     fn the_config_says_what_was_asked() {
         let upstream = Upstream { port: 4321, ca: None };
-        let text = config(1234, &upstream, &NginxTable { buffering: true }, 2, Path::new("/d"), false);
+        let text = config(1234, &upstream, &NginxTable { buffering: true, reuseport: true }, 2, Path::new("/d"), false);
         for line in [
             "worker_processes 2;",
             "listen 127.0.0.1:1234 reuseport",
@@ -133,10 +134,23 @@ mod tests {
     #[test]
     fn a_tls_upstream_is_verified() {
         let upstream = Upstream { port: 4321, ca: Some(Path::new("/d/ca.pem")) };
+<<<<<<< HEAD
         let text = config(1234, &upstream, &NginxTable { buffering: false }, 2, Path::new("/d"), true);
         for line in
             ["user root;", "proxy_pass https://mock;", "proxy_ssl_verify on;", "/d/ca.pem;", "proxy_buffering off;"]
         {
+=======
+        let text =
+            config(1234, &upstream, &NginxTable { buffering: false, reuseport: false }, 2, Path::new("/d"), true);
+        for line in [
+            "user root;",
+            "listen 127.0.0.1:1234 backlog",
+            "proxy_pass https://mock;",
+            "proxy_ssl_verify on;",
+            "/d/ca.pem;",
+            "proxy_buffering off;",
+        ] {
+>>>>>>> refs/heads/loadtest
             assert!(text.contains(line), "{line}");
         }
         assert_eq!(text.matches('{').count(), text.matches('}').count());

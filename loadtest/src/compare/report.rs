@@ -31,6 +31,8 @@ pub(crate) struct Table {
     pub(crate) work: Work,
     pub(crate) bases: Vec<Basis>,
     pub(crate) upstream: String,
+    /// Seconds measured in each turn.
+    pub(crate) seconds: f64,
     /// Process start to first `200` on `/readyz`, by peer.
     pub(crate) started_ms: BTreeMap<String, f64>,
     pub(crate) rounds: Vec<Round>,
@@ -39,7 +41,8 @@ pub(crate) struct Table {
 /// One peer's turn.
 #[derive(Debug, Serialize)]
 pub(crate) struct Round {
-    pub(crate) round: usize,
+    #[serde(rename = "round")]
+    pub(crate) number: usize,
     pub(crate) peer: String,
     #[serde(flatten)]
     pub(crate) measured: Measured,
@@ -101,7 +104,7 @@ impl Report {
 }
 
 impl Table {
-    pub(crate) fn new(work: &Work, bases: &[Basis], leg: Leg) -> Self {
+    pub(crate) fn new(work: &Work, bases: &[Basis], leg: Leg, seconds: f64) -> Self {
         let upstream = match leg {
             Leg::Plain => "plain",
             Leg::Tls => "tls",
@@ -110,6 +113,7 @@ impl Table {
             work: work.clone(),
             bases: bases.to_vec(),
             upstream: upstream.to_owned(),
+            seconds,
             started_ms: BTreeMap::new(),
             rounds: Vec::new(),
         }
@@ -122,14 +126,17 @@ impl Table {
 
     /// Medians with their spread, a row a peer, as a Markdown table.
     pub(crate) fn text(&self) -> String {
-        let bases: Vec<&str> = self.bases.iter().map(|basis| basis.name.as_str()).collect();
+        // A basis is merido's: without merido the table has none.
+        let measured = self.rounds.iter().any(|round| round.peer.starts_with("merido"));
+        let bases: Vec<&str> = self.bases.iter().filter(|_| measured).map(|basis| basis.name.as_str()).collect();
+        let bases = if bases.is_empty() { "–".to_owned() } else { bases.join(", ") };
         let mut text = format!(
             "\n{} · upstream {} · basis {} · {} rounds × {} s, {} connections{}\n{}\n\n",
             self.work.name,
             self.upstream,
-            bases.join(", "),
-            self.rounds.iter().map(|round| round.round + 1).max().unwrap_or(0),
-            self.work.load.seconds,
+            bases,
+            self.rounds.iter().map(|round| round.number + 1).max().unwrap_or(0),
+            self.seconds,
             self.work.load.connections,
             self.work.load.rate.map(|rate| format!(", {rate}/s")).unwrap_or_default(),
             self.work.about,
@@ -143,6 +150,9 @@ impl Table {
             let over = |other: &str, get: fn(&Measured) -> Option<f64>, both: fn(f64, f64) -> f64| {
                 (peer != other).then(|| self.against(peer, other, get, both)).flatten()
             };
+            // At saturation latency is what the queue makes it; only below it does a difference mean the proxy.
+            let saturated = self.work.load.rate.is_none() && self.work.load.connections > 1;
+            let added = |get| (!saturated).then(|| over("direct", get, |a, b| a - b)).flatten();
             let cells = [
                 peer.to_owned(),
                 Spread::text(own(|run| Some(run.outcome.per_second)), 0),
@@ -150,8 +160,8 @@ impl Table {
                 Spread::text(if peer == "direct" { None } else { over("nginx", cpu, |a, b| a / b) }, 2),
                 Spread::text(own(p50), 0),
                 Spread::text(own(p99), 0),
-                Spread::text(over("direct", p50, |a, b| a - b), 0),
-                Spread::text(over("direct", p99, |a, b| a - b), 0),
+                Spread::text(added(p50), 0),
+                Spread::text(added(p99), 0),
                 Spread::text(own(|run| run.outcome.event_delay.map(|delay| delay.p99_us)), 0),
                 Spread::text(own(|run| run.process.map(|process| process.rss_mib)), 1),
                 self.of(peer).map(|run| run.outcome.failures()).sum::<u64>().to_string(),
@@ -162,7 +172,7 @@ impl Table {
             let _ = writeln!(text, "{peer}: start to ready {ms:.0} ms");
         }
         for round in self.rounds.iter().filter(|round| round.measured.outcome.failures() > 0) {
-            let _ = writeln!(text, "FAILED round {} {}: {:?}", round.round, round.peer, round.measured.outcome.failed);
+            let _ = writeln!(text, "FAILED round {} {}: {:?}", round.number, round.peer, round.measured.outcome.failed);
         }
         text
     }
@@ -170,7 +180,7 @@ impl Table {
     fn peers(&self) -> Vec<&str> {
         // The first round's order is the order of starting, the mock last; it reads better first.
         let mut peers: Vec<&str> =
-            self.rounds.iter().filter(|round| round.round == 0).map(|round| round.peer.as_str()).collect();
+            self.rounds.iter().filter(|round| round.number == 0).map(|round| round.peer.as_str()).collect();
         if peers.last() == Some(&"direct") {
             peers.rotate_right(1);
         }
@@ -204,11 +214,13 @@ fn cpu(run: &Measured) -> Option<f64> {
 }
 
 fn p50(run: &Measured) -> Option<f64> {
-    Some(run.outcome.latency.p50_us)
+    let latency = &run.outcome.latency;
+    (latency.count > 0).then_some(latency.p50_us)
 }
 
 fn p99(run: &Measured) -> Option<f64> {
-    Some(run.outcome.latency.p99_us)
+    let latency = &run.outcome.latency;
+    (latency.count > 0).then_some(latency.p99_us)
 }
 
 /// Processor, cores and kernel, in a line.
@@ -236,11 +248,11 @@ mod tests {
 
     fn table() -> Table {
         let work = scenario::work("unary").unwrap();
-        let mut table = Table::new(&work, &[scenario::basis("bare").unwrap()], Leg::Plain);
+        let mut table = Table::new(&work, &[scenario::basis("bare").unwrap()], Leg::Plain, 4.0);
         // Round 2 ran on a machine twice as slow: the ratio must not notice.
         for (round, nginx, merido) in [(0, 10.0, 11.0), (1, 20.0, 22.0), (2, 10.0, 13.0)] {
             for (peer, cpu) in [("nginx", nginx), ("merido", merido), ("direct", 5.0)] {
-                table.rounds.push(Round { round, peer: peer.to_owned(), measured: measured(cpu) });
+                table.rounds.push(Round { number: round, peer: peer.to_owned(), measured: measured(cpu) });
             }
         }
         table

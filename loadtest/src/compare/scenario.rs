@@ -76,11 +76,13 @@ pub(crate) struct LoadTable {
 pub(crate) struct NginxTable {
     /// nginx's `proxy_buffering`: its default is on; a stream whose events must leave at once needs it off.
     pub(crate) buffering: bool,
+    /// A listener per worker instead of one for all. Spreads connections evenly; was dearer per request when tried.
+    pub(crate) reuseport: bool,
 }
 
 impl Default for NginxTable {
     fn default() -> Self {
-        Self { buffering: true }
+        Self { buffering: true, reuseport: false }
     }
 }
 

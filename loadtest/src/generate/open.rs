@@ -47,12 +47,9 @@ fn connection(load: &Load, rate: f64, begun: Instant, next: &AtomicU64, total: u
         }
         let due = begun + Duration::from_secs_f64(nth as f64 / rate);
         wait_until(due);
-        let stream = match open.take().map_or_else(|| connect(load), Ok) {
-            Ok(stream) => stream,
-            Err(_) => {
-                tally.failed("connection refused");
-                continue;
-            }
+        let Ok(stream) = open.take().map_or_else(|| connect(load), Ok) else {
+            tally.failed("connection refused");
+            continue;
         };
         match exchange(load, &stream, &mut buffer, due, load.abandons(nth), &mut tally) {
             Ok(true) => open = Some(stream),
@@ -71,9 +68,7 @@ fn connect(load: &Load) -> io::Result<TcpStream> {
 
 fn wait_until(due: Instant) {
     let left = due.saturating_duration_since(clock::now());
-    if left > EARLY {
-        std::thread::sleep(left - EARLY);
-    }
+    std::thread::sleep(left.saturating_sub(EARLY));
     while clock::now() < due {
         std::hint::spin_loop();
     }

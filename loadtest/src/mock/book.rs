@@ -146,7 +146,9 @@ fn stream(events: Vec<String>, tokens: Tokens) -> Stream {
         last.wire.extend_from_slice(b"0\r\n\r\n");
     }
     let mut burst = STREAM_HEAD.to_vec();
-    framed.iter().for_each(|event| burst.extend_from_slice(&event.wire));
+    for event in &framed {
+        burst.extend_from_slice(&event.wire);
+    }
     Stream { head: STREAM_HEAD.to_vec(), events: framed, burst, tokens }
 }
 

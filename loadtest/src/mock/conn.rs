@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::book::{Book, Route, Stream};
 use super::counters::{self, Counters};
 use crate::clock;
-use crate::wire::{Chunked, Framing, framing};
+use crate::wire::{Chunked, Fault, Framing, framing};
 
 /// What one core's connections share.
 #[derive(Debug)]
@@ -164,7 +164,7 @@ impl Inbox {
     async fn call(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> Option<Call> {
         loop {
             if self.filled > 0
-                && let Some((mut call, head, length)) = self.head()?
+                && let Some((mut call, head, length)) = self.head().ok()?
             {
                 call.end = match length {
                     Framing::Chunked => self.chunked(stream, head).await?,
@@ -181,14 +181,15 @@ impl Inbox {
     }
 
     /// The head, once it is whole: the call as far as it is known, where the body begins, how it is framed.
-    fn head(&self) -> Option<Option<(Call, usize, Framing)>> {
+    fn head(&self) -> Result<Option<(Call, usize, Framing)>, Fault> {
         let mut headers = [const { std::mem::MaybeUninit::uninit() }; 64];
         let mut request = httparse::Request::new(&mut []);
-        let parsed = request.parse_with_uninit_headers(&self.bytes[..self.filled], &mut headers).ok()?;
-        let httparse::Status::Complete(head) = parsed else { return Some(None) };
-        let (framed, keep) = framing(request.headers).ok()?;
+        let parsed =
+            request.parse_with_uninit_headers(&self.bytes[..self.filled], &mut headers).map_err(|_| "bad call head")?;
+        let httparse::Status::Complete(head) = parsed else { return Ok(None) };
+        let (framed, keep) = framing(request.headers)?;
         let route = route(request.path.unwrap_or_default());
-        Some(Some((Call { route, streamed: false, usage: false, keep, end: head }, head, framed)))
+        Ok(Some((Call { route, streamed: false, usage: false, keep, end: head }, head, framed)))
     }
 
     async fn counted(&mut self, stream: &mut (impl AsyncRead + Unpin), head: usize, length: usize) -> Option<usize> {
