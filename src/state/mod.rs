@@ -2,4 +2,7 @@
 //!
 //! Nothing in here is serializable; `store/` and the wire formats own theirs.
 
+pub mod answer;
 pub mod catalog;
+pub mod dedup;
+mod shelf;
