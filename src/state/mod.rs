@@ -3,6 +3,7 @@
 //! Nothing in here is serializable; `store/` and the wire formats own theirs.
 
 pub mod answer;
+pub mod bus;
 pub mod catalog;
 pub mod dedup;
 mod shelf;

@@ -61,7 +61,8 @@ impl<K> Shelf<K> {
         self.bytes
     }
 
-    /// Entries counted.
+    /// Entries counted: for tests of what leaks.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.queue.len()
     }
