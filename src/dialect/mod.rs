@@ -3,6 +3,8 @@
 //! The same-dialect path never parses a whole body: `peek` finds what the gateway needs, `usage` reads what the
 //! provider counted, and every other byte rides along. (Translation between dialects will live beside them.)
 
+pub mod question;
+
 /// Who speaks how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
 pub enum Dialect {

@@ -6,4 +6,6 @@ pub mod answer;
 pub mod bus;
 pub mod catalog;
 pub mod dedup;
+pub mod embed;
+pub mod semantic;
 mod shelf;

@@ -75,17 +75,23 @@ impl Fingerprints {
         content.field(asked.method.as_bytes()).field(asked.path_and_query.as_bytes()).field(body.as_bytes());
         let content = content.done();
         let mut all = self.fields(b"request");
-        all.caller(asked.caller).field(&content).number(asked.catalog_version).number(asked.versions.len() as u64);
-        for version in asked.versions {
-            all.optional(*version);
-        }
-        all.optional(asked.idempotency_key);
+        all.caller(asked.caller).field(&content).versions(asked).optional(asked.idempotency_key);
         let name = asked.idempotency_key.map(|key| {
             let mut name = self.fields(b"name");
             name.caller(asked.caller).field(key);
             Name { name: name.done(), content }
         });
         Claim { fingerprint: all.done(), name }
+    }
+
+    /// What must be equal before two questions are compared by meaning: who asks, where, in which versions, for which
+    /// model of which catalog, and everything of the request but the question (`rest`). The `Idempotency-Key` and the
+    /// body of `asked` do not count.
+    pub fn scope(&self, asked: &Asked<'_>, model: &str, rest: &[u8; 32]) -> [u8; 32] {
+        let mut all = self.fields(b"scope");
+        all.caller(asked.caller).field(asked.method.as_bytes()).field(asked.path_and_query.as_bytes());
+        all.field(model.as_bytes()).field(rest).versions(asked);
+        all.done()
     }
 
     fn fields(&self, purpose: &[u8]) -> Fields {
@@ -120,6 +126,14 @@ impl Fields {
             Some(bytes) => self.field(bytes),
             None => self.number(u64::MAX),
         }
+    }
+
+    fn versions(&mut self, asked: &Asked<'_>) -> &mut Self {
+        self.number(asked.catalog_version).number(asked.versions.len() as u64);
+        for version in asked.versions {
+            self.optional(*version);
+        }
+        self
     }
 
     fn caller(&mut self, caller: Caller) -> &mut Self {
@@ -171,6 +185,32 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), others.len() + 2);
+    }
+
+    #[test]
+    fn a_scope_is_one_callers_and_one_models() {
+        let prints = Fingerprints::new([7; 32]);
+        let asked = Asked {
+            caller: Caller::Key(KeyId(1)),
+            method: "POST",
+            path_and_query: "/",
+            versions: &[None],
+            idempotency_key: None,
+            catalog_version: 1,
+            body: b"",
+        };
+        let one = prints.scope(&asked, "m", &[0; 32]);
+        assert_eq!(one, prints.scope(&Asked { idempotency_key: Some(b"k"), body: b"b", ..asked }, "m", &[0; 32]));
+        for other in [
+            prints.scope(&Asked { caller: Caller::Key(KeyId(2)), ..asked }, "m", &[0; 32]),
+            prints.scope(&Asked { path_and_query: "/x", ..asked }, "m", &[0; 32]),
+            prints.scope(&Asked { versions: &[Some(b"v")], ..asked }, "m", &[0; 32]),
+            prints.scope(&Asked { catalog_version: 2, ..asked }, "m", &[0; 32]),
+            prints.scope(&asked, "n", &[0; 32]),
+            prints.scope(&asked, "m", &[1; 32]),
+        ] {
+            assert_ne!(one, other);
+        }
     }
 
     #[test]
