@@ -170,7 +170,9 @@ fn add(raw: &mut [f32], hash: u64, weight: f32) {
 /// Scales so that its square sum is `weight`.
 fn scaled(mut raw: Vec<f32>, weight: f32) -> Vec<f32> {
     let length = raw.iter().map(|x| x * x).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
-    raw.iter_mut().for_each(|x| *x *= weight.sqrt() / length);
+    for x in &mut raw {
+        *x *= weight.sqrt() / length;
+    }
     raw
 }
 

@@ -38,16 +38,15 @@ impl Position {
 
     /// Sets it.
     pub fn set(&mut self, epoch: u64, seq: u64) {
-        match self.0.iter_mut().find(|(known, _)| *known == epoch) {
-            Some((_, old)) => *old = seq,
-            None => {
-                // The oldest writer is the likeliest to be gone.
-                if self.0.len() == WRITERS {
-                    self.0.remove(0);
-                }
-                self.0.push((epoch, seq));
-            }
+        if let Some((_, old)) = self.0.iter_mut().find(|(known, _)| *known == epoch) {
+            *old = seq;
+            return;
         }
+        if self.0.len() == WRITERS {
+            // The oldest writer is the likeliest to be gone.
+            self.0.remove(0);
+        }
+        self.0.push((epoch, seq));
     }
 }
 

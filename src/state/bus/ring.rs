@@ -90,7 +90,7 @@ impl Cursor {
     }
 
     /// What comes next, without waiting.
-    pub fn next(&mut self) -> Next {
+    pub fn try_next(&mut self) -> Next {
         self.bus.ring.lock().look(&mut self.next)
     }
 

@@ -26,7 +26,7 @@ fn event(n: u64, done: bool) -> Event {
 fn read(cursor: &mut Cursor) -> Vec<String> {
     let mut all = Vec::new();
     loop {
-        match cursor.next() {
+        match cursor.try_next() {
             Next::Event(seq, event) => all.push(format!("{seq}:{}", event.request.n)),
             Next::Gap(missed) => all.push(format!("gap {missed}")),
             Next::Wait => return all,
@@ -158,7 +158,7 @@ fn under_threads_each_event_comes_once_in_its_lanes_order_or_is_counted() {
         let mut last = 0;
         while seen.iter().sum::<u64>() < 3 * EACH {
             bus.collect(NOW);
-            match reader.next() {
+            match reader.try_next() {
                 Next::Event(seq, event) => {
                     let lane = (event.request.n % 3) as usize;
                     assert_eq!((seq, event.request.n / 3), (last + 1, seen[lane]));
@@ -169,7 +169,9 @@ fn under_threads_each_event_comes_once_in_its_lanes_order_or_is_counted() {
                 Next::Wait => std::thread::yield_now(),
             }
         }
-        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        for sender in senders {
+            sender.join().unwrap();
+        }
     });
 }
 

@@ -92,11 +92,17 @@ struct Listener {
     own: bool,
     headed: bool,
     next: usize,
-    /// It saw the end.
-    over: bool,
-    /// Its leader failed before the first byte, or it lagged too far.
-    cut: bool,
+    sight: Sight,
     waker: Option<Waker>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Sight {
+    Reads,
+    /// It will see a broken answer, whatever comes.
+    Cut,
+    /// It saw the end.
+    Over,
 }
 
 impl Budget {
@@ -137,7 +143,7 @@ impl Flight {
         }
         let order = state.joined;
         state.joined += 1;
-        let listener = Listener { order, own, headed: false, next: 0, over: false, cut: false, waker: None };
+        let listener = Listener { order, own, headed: false, next: 0, sight: Sight::Reads, waker: None };
         if let Some(slot) = state.listeners.iter().position(Option::is_none) {
             state.listeners[slot] = Some(listener);
             Some(slot)
@@ -193,7 +199,7 @@ impl Flight {
         match state.stage {
             Stage::Led if state.head.is_none() => {
                 for own in state.listeners.iter_mut().flatten().filter(|listener| listener.own) {
-                    own.cut = true;
+                    own.sight = Sight::Cut;
                     wake.extend(own.waker.take());
                 }
                 state.offer(wake)
@@ -215,10 +221,10 @@ impl Flight {
         let Some(listener) = state.listeners.get_mut(slot).and_then(Option::as_mut) else {
             return Poll::Ready(None);
         };
-        if listener.over {
+        if listener.sight == Sight::Over {
             return Poll::Ready(None);
         }
-        let mut broken = listener.cut || listener.next < state.first;
+        let mut broken = listener.sight == Sight::Cut || listener.next < state.first;
         if !broken {
             match &state.head {
                 Some(head) if !listener.headed => {
@@ -238,7 +244,7 @@ impl Flight {
                     return Poll::Ready(Some(Seen::Lead));
                 }
                 Stage::Done => {
-                    listener.over = true;
+                    listener.sight = Sight::Over;
                     return Poll::Ready(None);
                 }
                 Stage::Broken => broken = true,
@@ -246,7 +252,7 @@ impl Flight {
             }
         }
         if broken {
-            listener.over = true;
+            listener.sight = Sight::Over;
             return Poll::Ready(Some(Seen::Broken));
         }
         match &mut listener.waker {
@@ -309,7 +315,7 @@ impl State {
 
     /// Drops what every listener has read, and what exceeds `lag`; bytes freed.
     fn prune(&mut self, lag: usize) -> usize {
-        let reading = self.listeners.iter().flatten().filter(|l| !l.over && !l.cut && l.next >= self.first);
+        let reading = self.listeners.iter().flatten().filter(|l| l.sight == Sight::Reads && l.next >= self.first);
         let slowest = reading.map(|l| l.next).min().unwrap_or(usize::MAX);
         let before = self.held;
         while (self.first < slowest || self.held > lag)

@@ -1,7 +1,12 @@
 //! The same sources as the real table, compiled against shuttle's locks: its scheduler tries interleavings at every
 //! lock, and finds what waits for ever (a lost wake-up) as well as what breaks an invariant.
 
-#![allow(dead_code, unreachable_pub, reason = "a second copy of the modules: only a part is used")]
+#![allow(
+    clippy::duplicate_mod,
+    dead_code,
+    unreachable_pub,
+    reason = "a second copy of the modules: only a part is used"
+)]
 
 use super::fingerprint;
 use fingerprint::{Claim, Name};

@@ -98,7 +98,9 @@ impl Leader {
     }
 
     /// It failed; the same as dropping it.
-    pub fn fail(self) {}
+    pub fn fail(self) {
+        drop(self);
+    }
 
     /// Ready when no client listens any more: the call may be cancelled (by dropping this). Nobody can join from then on.
     /// Counts [`Leader::tail`]s and followers; a leader that serves its client in another way asks only once that left.
