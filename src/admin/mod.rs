@@ -3,6 +3,8 @@
 //! Runs on the control runtime only. Whatever fails here fails for the operator; requests of the data plane go on.
 
 mod health;
+pub mod live;
+mod live_json;
 
 pub use health::Health;
 

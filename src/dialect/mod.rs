@@ -9,6 +9,7 @@ mod echo_stream;
 pub mod errors;
 pub mod estimate;
 pub mod peek;
+pub mod question;
 mod scan;
 pub mod splice;
 pub mod sse;

@@ -134,12 +134,6 @@ mod tests {
     #[test]
     fn a_tls_upstream_is_verified() {
         let upstream = Upstream { port: 4321, ca: Some(Path::new("/d/ca.pem")) };
-<<<<<<< HEAD
-        let text = config(1234, &upstream, &NginxTable { buffering: false }, 2, Path::new("/d"), true);
-        for line in
-            ["user root;", "proxy_pass https://mock;", "proxy_ssl_verify on;", "/d/ca.pem;", "proxy_buffering off;"]
-        {
-=======
         let text =
             config(1234, &upstream, &NginxTable { buffering: false, reuseport: false }, 2, Path::new("/d"), true);
         for line in [
@@ -150,7 +144,6 @@ mod tests {
             "/d/ca.pem;",
             "proxy_buffering off;",
         ] {
->>>>>>> refs/heads/loadtest
             assert!(text.contains(line), "{line}");
         }
         assert_eq!(text.matches('{').count(), text.matches('}').count());

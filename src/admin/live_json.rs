@@ -1,0 +1,191 @@
+//! An event as JSON: the fields `GET /api/events` promises, all present in each event, `null` where not known (yet).
+//!
+//! The memory's own types are not serializable; this is their outside.
+
+use crate::state::bus::{Done, Event};
+use serde::Serialize;
+
+/// Appends `event` as one line of JSON.
+pub(super) fn write(out: &mut Vec<u8>, event: &Event, instance: &str) {
+    let done = event.done.as_ref();
+    let view = View {
+        request_id: event.request.to_string(),
+        client_request_id: event.client_request_id.as_deref(),
+        instance,
+        time: rfc3339(event.unix_ms),
+        key_id: event.key.as_ref().map(|key| key.id.to_string()),
+        key_name: event.key.as_ref().map(|key| &*key.name),
+        dialect: event.dialect.name(),
+        requested_model: &event.requested_model,
+        provider: event.account.as_ref().map(|account| &*account.provider.name),
+        account: event.account.as_ref().map(|account| &*account.label),
+        model: event.model.as_deref(),
+        status: done.map(|done| done.status),
+        stream: event.stream,
+        cache: done.map(|done| done.cache.name()),
+        attempts: done.map(|done| done.attempts),
+        tokens: done.map(tokens),
+        cost_usd: done.and_then(|done| done.cost_nanos).map(|nanos| nanos as f64 / 1e9),
+        latency_ms: done.map(|done| done.latency_micros as f64 / 1e3),
+        first_byte_ms: done.and_then(|done| done.first_byte_micros).map(|micros| micros as f64 / 1e3),
+        overhead_us: done.map(|done| done.overhead_micros),
+        error: done.and_then(|done| done.error),
+    };
+    // Writing plain fields to memory cannot fail.
+    let _ = serde_json::to_writer(out, &view);
+}
+
+#[derive(Serialize)]
+struct View<'a> {
+    request_id: String,
+    client_request_id: Option<&'a str>,
+    instance: &'a str,
+    time: String,
+    key_id: Option<String>,
+    key_name: Option<&'a str>,
+    dialect: &'static str,
+    requested_model: &'a str,
+    provider: Option<&'a str>,
+    account: Option<&'a str>,
+    model: Option<&'a str>,
+    status: Option<u16>,
+    stream: bool,
+    cache: Option<&'static str>,
+    attempts: Option<u16>,
+    tokens: Option<TokensView>,
+    cost_usd: Option<f64>,
+    latency_ms: Option<f64>,
+    first_byte_ms: Option<f64>,
+    overhead_us: Option<u64>,
+    error: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct TokensView {
+    prompt: u32,
+    completion: u32,
+    cache_read: u32,
+    cache_write: u32,
+    reasoning: u32,
+}
+
+fn tokens(done: &Done) -> TokensView {
+    let all = done.tokens;
+    TokensView {
+        prompt: all.prompt,
+        completion: all.completion,
+        cache_read: all.cache_read,
+        cache_write: all.cache_write,
+        reasoning: all.reasoning,
+    }
+}
+
+/// `2026-01-02T03:04:05.678Z`.
+fn rfc3339(unix_ms: u64) -> String {
+    let (days, ms) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
+    // The civil calendar from days since 1970, in years that begin in March.
+    let shifted = days + 719_468;
+    let (era, day) = (shifted / 146_097, shifted % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day_of_year = day - (365 * year + year / 4 - year / 100);
+    let march = (5 * day_of_year + 2) / 153;
+    let (date, month) = (day_of_year - (153 * march + 2) / 5 + 1, if march < 10 { march + 3 } else { march - 9 });
+    let year = year + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
+    format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", ms % 1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{KeyId, RequestId};
+    use crate::dialect::Dialect;
+    use crate::state::bus::{CacheUse, Tokens};
+    use crate::state::catalog::Key;
+    use std::sync::Arc;
+
+    #[test]
+    fn dates_are_right_across_leap_days_and_centuries() {
+        for (ms, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (1_709_251_199_999, "2024-02-29T23:59:59.999Z"),
+            (1_735_689_600_001, "2025-01-01T00:00:00.001Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(rfc3339(ms), text);
+        }
+    }
+
+    #[test]
+    fn every_promised_field_is_there() {
+        let key = Key {
+            id: KeyId(0x12),
+            name: "na\"me".into(),
+            rpm: None,
+            burst: None,
+            tpm: None,
+            max_parallel: None,
+            models: None,
+            budget_nanos: None,
+            expires_unix_ms: None,
+        };
+        let mut event = Event {
+            request: RequestId { epoch: 1, n: 2 },
+            unix_ms: 1_735_689_600_001,
+            client_request_id: Some("mine".into()),
+            key: Some(Arc::new(key)),
+            dialect: Dialect::Anthropic,
+            stream: true,
+            requested_model: "fast".into(),
+            account: None,
+            model: Some("claude".into()),
+            done: None,
+        };
+        let json = |event: &Event| {
+            let mut out = Vec::new();
+            write(&mut out, event, "inst");
+            serde_json::from_slice::<serde_json::Value>(&out).unwrap()
+        };
+        let started = json(&event);
+        assert!(started["status"].is_null() && started["tokens"].is_null() && started["key_name"] == "na\"me");
+        event.done = Some(Done {
+            status: 200,
+            cache: CacheUse::Semantic,
+            attempts: 2,
+            tokens: Tokens { prompt: 1, completion: 2, cache_read: 3, cache_write: 4, reasoning: 5 },
+            cost_nanos: Some(1_500_000),
+            latency_micros: 12_345,
+            first_byte_micros: Some(1_000),
+            overhead_micros: 77,
+            error: None,
+        });
+        let completed = json(&event);
+        for (field, value) in [
+            ("request_id", serde_json::json!(event.request.to_string())),
+            ("client_request_id", "mine".into()),
+            ("instance", "inst".into()),
+            ("time", "2025-01-01T00:00:00.001Z".into()),
+            ("key_id", "key_0000000000000012".into()),
+            ("dialect", "anthropic".into()),
+            ("requested_model", "fast".into()),
+            ("provider", serde_json::Value::Null),
+            ("account", serde_json::Value::Null),
+            ("model", "claude".into()),
+            ("status", 200.into()),
+            ("stream", true.into()),
+            ("cache", "semantic".into()),
+            ("attempts", 2.into()),
+            ("tokens", serde_json::json!({"prompt":1,"completion":2,"cache_read":3,"cache_write":4,"reasoning":5})),
+            ("cost_usd", 0.0015.into()),
+            ("latency_ms", 12.345.into()),
+            ("first_byte_ms", 1.0.into()),
+            ("overhead_us", 77.into()),
+            ("error", serde_json::Value::Null),
+        ] {
+            assert_eq!(completed.get(field), Some(&value), "{field}");
+        }
+        assert_eq!(completed.as_object().unwrap().len(), 21);
+        assert_eq!(started.as_object().unwrap().len(), 21);
+    }
+}
