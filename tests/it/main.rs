@@ -3,12 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod docker;
+mod smoke;
 mod support;
-
-mod bad_input;
-mod cli;
-mod disconnect;
-mod fallback;
-mod passthrough;
-mod sdk;
-mod shutdown;

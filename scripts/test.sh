@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Runs every test. On a fresh Debian or Ubuntu with a Rust toolchain it installs what is missing first; run again, it
+# installs nothing. Servers the tests need (Redis, Postgres, nginx) are started by the tests, on ports of their own:
+# none that happens to run is used.
+#
+#   scripts/test.sh [arguments for cargo test]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\n== %s\n' "$*"; }
+die() { printf '\n%s\n' "$*" >&2; exit 1; }
+
+has_postgres() { command -v postgres >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; }
+# nginx lies in /usr/sbin, which is in root's PATH only.
+has_nginx() { command -v nginx >/dev/null || [ -x /usr/sbin/nginx ]; }
+has_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
+
+command -v cargo >/dev/null || [ ! -f "$HOME/.cargo/env" ] || . "$HOME/.cargo/env"
+command -v cargo >/dev/null || die 'cargo is missing: install a Rust toolchain (https://rustup.rs) and run this again'
+
+missing=()
+command -v cc >/dev/null || missing+=(build-essential)
+command -v curl >/dev/null || missing+=(curl)
+command -v redis-server >/dev/null || missing+=(redis-server)
+has_postgres || missing+=(postgresql)
+has_nginx || missing+=(nginx-light)
+has_venv || missing+=(python3-venv)
+if [ ${#missing[@]} -gt 0 ]; then
+    say "installing ${missing[*]}"
+    command -v apt-get >/dev/null || die "no apt-get here; install by hand: ${missing[*]}"
+    as_root=()
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null || die "neither root nor sudo; install by hand: ${missing[*]}"
+        as_root=(sudo)
+    fi
+    "${as_root[@]}" apt-get update -q
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}"
+fi
+
+# The SDKs, in an environment of their own; made anew only when the pins or the Python change.
+wanted=tests/sdk/requirements.txt
+stamp="$(python3 --version) $(cksum < "$wanted")"
+if [ "$(cat .venv/stamp 2>/dev/null || true)" != "$stamp" ]; then
+    say 'installing the SDKs into .venv'
+    rm -rf .venv
+    python3 -m venv .venv
+    .venv/bin/pip install --quiet --disable-pip-version-check -r "$wanted"
+    echo "$stamp" > .venv/stamp
+fi
+
+# Keys and settings of whoever runs this must not reach a gateway under test.
+for name in $(compgen -e | grep -E '^MERIDO_|_API_KEY$|^(DATABASE|REDIS)_URL$' | grep -v '^MERIDO_TEST_' || true); do
+    unset "$name"
+done
+export MERIDO_TEST_PYTHON="$PWD/.venv/bin/python"
+# Some of the servers do not look where Debian puts them.
+for bin in /usr/lib/postgresql/*/bin; do
+    [ ! -d "$bin" ] || PATH=$PATH:$bin
+done
+export PATH=$PATH:/usr/sbin
+
+say 'cargo test'
+mkdir -p target
+log=target/test.log
+status=0
+cargo test --locked --workspace --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
+
+say 'summary'
+awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
+     END { printf "%d passed, %d failed, %d ignored\n", passed, failed, ignored }' "$log"
+grep -E '^test .* \.\.\. FAILED$' "$log" || true
+if [ "$status" = 0 ]; then echo 'all is well'; else echo "something failed; the whole log: $log"; fi
+exit "$status"
