@@ -3,6 +3,8 @@
 //! Read-mostly. Small tables (accounts, virtual models) are a [`Catalog`] swapped whole and versioned; keys live in
 //! stripes, so that one new key among a million costs one insert. Only `store/refresh` publishes.
 
+use super::live::Live;
+use super::targets::{Route, Seats};
 use crate::base::stripes::Stripes;
 use crate::base::{AccountId, Dialect, KeyId, ModelId, Now, Secret, VirtualModelId};
 use parking_lot::RwLock;
@@ -17,6 +19,7 @@ pub struct Directory {
     tables: RwLock<Arc<Catalog>>,
     version: AtomicU64,
     refreshed: AtomicU64,
+    live: Live,
 }
 
 /// BLAKE3 of an API key: what the store and the directory know of it.
@@ -200,6 +203,10 @@ pub struct Catalog {
     pub virtual_models: HashMap<Arc<str>, Arc<VirtualModel>, ahash::RandomState>,
     /// Bare model names that providers with an account offer: whom to ask, when exactly one does.
     pub bare: HashMap<Box<str>, Vec<Arc<Provider>>, ahash::RandomState>,
+    /// Accounts with their live records, by provider name. Filled when published.
+    pub seats: HashMap<Box<str>, Arc<Seats>, ahash::RandomState>,
+    /// Virtual models, resolved. Filled when published.
+    pub routes: HashMap<Arc<str>, Arc<Route>, ahash::RandomState>,
 }
 
 impl Auth {
@@ -287,6 +294,7 @@ impl Directory {
             tables: RwLock::new(Arc::default()),
             version: AtomicU64::new(0),
             refreshed: AtomicU64::new(0),
+            live: Live::new(),
         }
     }
 
@@ -331,9 +339,15 @@ impl Directory {
         Arc::clone(&self.tables.read())
     }
 
-    /// Swaps the tables; gives them the next version and returns it.
+    /// The live record of each account; outlives every publication.
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// Resolves the names, swaps the tables, gives them the next version and returns it.
     pub fn publish(&self, mut next: Catalog) -> u64 {
         let mut tables = self.tables.write();
+        next.attach(&self.live, &tables);
         next.version = tables.version + 1;
         let version = next.version;
         *tables = Arc::new(next);

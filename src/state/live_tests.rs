@@ -1,0 +1,226 @@
+//! The live records under threads, messages and operators.
+
+use super::*;
+use crate::state::rest::{Cost, TOMBSTONE};
+use std::time::Duration;
+
+const S: Duration = Duration::from_secs(1);
+const T0: Now = Now::from_nanos(3_600_000_000_000);
+const A: AccountId = AccountId(1);
+const M: ModelId = ModelId(7);
+const LIMIT: Cost = Cost { reason: Reason::RateLimited, named: None, base: S, cap: Duration::from_secs(240) };
+const AUTH: Cost =
+    Cost { reason: Reason::Credentials, named: None, base: Duration::from_secs(120), cap: Duration::from_secs(1800) };
+const BREAKER: Breaker = Breaker {
+    failures: 5,
+    window: Duration::from_secs(30),
+    open: Duration::from_secs(30),
+    cap: Duration::from_secs(300),
+};
+
+fn threads<R: Send>(n: usize, work: impl Fn(usize) -> R + Sync) -> Vec<R> {
+    let barrier = std::sync::Barrier::new(n);
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..n)
+            .map(|i| {
+                let (barrier, work) = (&barrier, &work);
+                scope.spawn(move || {
+                    barrier.wait();
+                    work(i)
+                })
+            })
+            .collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn names_outside_the_catalog_create_no_lock() {
+    let live = Live::new();
+    for _ in 0..1000 {
+        assert_eq!(live.of(A).punish(&Penalty::LockModel(LIMIT), None, T0, T0), Outcome::default());
+    }
+    assert_eq!((live.of(A).lock_count(), live.resting(T0).len()), (0, 0));
+}
+
+#[test]
+fn fifty_in_flight_are_told_once_from_any_thread() {
+    for _ in 0..50 {
+        let account = Live::new().of(A);
+        let told: usize = threads(5, |_| {
+            (0..10).filter(|_| account.punish(&Penalty::LockModel(LIMIT), Some(M), T0, T0 + S).delta.is_some()).count()
+        })
+        .iter()
+        .sum();
+        assert_eq!(told, 1);
+        assert_eq!(account.succeed(Some(M), T0, T0 + 2 * S), [None, None], "an old slow success");
+        assert!(account.resting(Some(M), T0 + S).is_some());
+    }
+}
+
+#[test]
+fn a_half_open_account_lets_exactly_one_of_many_threads_in() {
+    for round in 0..200u32 {
+        let account = Arc::new(AccountLive::new(A));
+        assert!(account.open(&BREAKER, T0, T0).is_some());
+        let t = T0 + (31 + round) * S;
+        let probes: Vec<_> = threads(4, |_| account.admit(t)).into_iter().filter_map(Result::ok).collect();
+        assert_eq!(probes.len(), 1);
+        assert!(probes[0].is_some());
+        drop(probes);
+        assert!(account.admit(t).is_ok_and(|probe| probe.is_some()), "dropped without a verdict: the next probes");
+    }
+}
+
+#[test]
+fn no_thread_enters_beside_a_probe_that_fails_or_succeeds() {
+    // Each thread that is let in as a probe counts itself; two at once, or one let in during a rest, is the fault.
+    for round in 0..300u32 {
+        let account = Arc::new(AccountLive::new(A));
+        account.open(&BREAKER, T0, T0);
+        let t = T0 + 40 * S;
+        let inside = AtomicU32::new(0);
+        let let_in: Vec<u32> = threads(4, |i| {
+            let mut count = 0;
+            for step in 0..20u32 {
+                let now = t + Duration::from_micros(u64::from(step));
+                let Ok(probe) = account.admit(now) else { continue };
+                let Some(probe) = probe else { continue };
+                assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two probes at once");
+                count += 1;
+                if (round as usize + i).is_multiple_of(2) {
+                    account.punish(&Penalty::CountFailure(BREAKER), None, now, now + Duration::from_nanos(1));
+                }
+                inside.fetch_sub(1, Ordering::SeqCst);
+                drop(probe);
+            }
+            count
+        });
+        let rest = account.cooldown.rest(t).unwrap();
+        if rest.level > 0 {
+            assert_eq!(rest.level, 1, "once it failed nobody else may come in: {let_in:?}");
+        }
+    }
+}
+
+#[test]
+fn lists_tell_who_rests_and_unlocking_is_told_once() {
+    let live = Live::new();
+    live.of(A).punish(&Penalty::CoolAccount(AUTH), None, T0, T0);
+    live.of(A).punish(&Penalty::LockModel(LIMIT), Some(M), T0, T0);
+    live.of(AccountId(2)).punish(&Penalty::LockModel(LIMIT), Some(M), T0, T0);
+    let rows = live.resting(T0);
+    assert_eq!(rows.len(), 3);
+    assert_eq!((rows[0].account, rows[0].model, rows[0].until), (A, None, T0 + 120 * S));
+    assert_eq!((rows[1].model, rows[1].reason.name()), (Some(M), "rate_limited"));
+    assert_eq!(live.resting(T0 + S).len(), 1, "ended locks are no longer listed");
+    assert_eq!(live.unlock(A, T0).len(), 2);
+    assert_eq!(live.unlock(A, T0), []);
+    assert!(live.unlock_model(AccountId(2), M, T0).is_some());
+    assert_eq!(live.unlock_model(AccountId(2), M, T0), None);
+    assert_eq!(live.unlock_model(AccountId(3), M, T0), None);
+    assert_eq!(live.resting(T0), []);
+    assert_eq!(live.snapshot(T0).len(), 3, "the tombstones are in the snapshot");
+    assert_eq!(live.of(A).resting(Some(M), T0), None);
+}
+
+#[test]
+fn accounts_that_are_gone_are_forgotten_once_their_rests_are() {
+    let live = Live::new();
+    live.of(A).punish(&Penalty::LockModel(LIMIT), Some(M), T0, T0);
+    live.of(AccountId(2));
+    live.retain(|_| false, T0);
+    assert_eq!(live.records().len(), 1);
+    let later = T0 + TOMBSTONE + 2 * S;
+    (0..64).for_each(|index| live.sweep(index, later));
+    live.retain(|_| false, later);
+    assert!(live.records().is_empty());
+}
+
+#[test]
+fn attempts_are_counted_while_they_run() {
+    let account = Live::new().of(A);
+    let (one, two) = (account.enter(), account.enter());
+    assert_eq!(account.running(), 2);
+    drop((one, two));
+    assert_eq!(account.running(), 0);
+}
+
+struct Dice(u64);
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % sides
+    }
+}
+
+/// Instances over a bus that loses, repeats and reorders; then each reads the others' snapshots. All must agree, and
+/// news from a peer must never be told again.
+#[test]
+fn instances_converge_over_a_bad_bus() {
+    let seeds = match std::env::var("MERIDO_SEED").ok().and_then(|s| s.parse().ok()) {
+        Some(seed) => seed..seed + 1,
+        None => 1..200u64,
+    };
+    for seed in seeds {
+        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let instances: Vec<_> = (0..3).map(|_| Live::new()).collect();
+        let mut bus: Vec<(usize, Delta)> = Vec::new();
+        let mut now = T0;
+        for _ in 0..300 {
+            now = now + Duration::from_millis(dice.roll(2000));
+            let me = dice.roll(3) as usize;
+            let account = AccountId(dice.roll(2));
+            let model = Some(ModelId(dice.roll(2)));
+            let started = now - Duration::from_millis(dice.roll(4000));
+            let named = (dice.roll(3) == 0).then(|| Duration::from_secs(dice.roll(100)));
+            let record = instances[me].of(account);
+            let mut told: Vec<Delta> = Vec::new();
+            match dice.roll(6) {
+                0 => {
+                    told.extend(record.punish(&Penalty::LockModel(Cost { named, ..LIMIT }), model, started, now).delta)
+                }
+                1 => told.extend(record.punish(&Penalty::CoolAccount(AUTH), model, started, now).delta),
+                2 => told.extend(record.punish(&Penalty::CountFailure(BREAKER), model, started, now).delta),
+                3 => told.extend(record.succeed(model, started, now).into_iter().flatten()),
+                4 if dice.roll(8) == 0 => told = instances[me].unlock(account, now),
+                _ => {
+                    if !bus.is_empty() {
+                        let (from, delta) = bus[dice.roll(bus.len() as u64) as usize];
+                        let to = dice.roll(3) as usize;
+                        if to != from && dice.roll(4) != 0 {
+                            instances[to].apply(&delta, now);
+                            assert!(!instances[to].apply(&delta, now), "seed {seed}: a repeat is no news");
+                        }
+                    }
+                }
+            }
+            bus.extend(told.into_iter().map(|delta| (me, delta)));
+        }
+        // Reconnection: everybody reads everybody's snapshot, twice (what one learnt late the others must get too).
+        for _ in 0..2 {
+            for from in 0..3 {
+                for delta in instances[from].snapshot(now) {
+                    (0..3).filter(|&to| to != from).for_each(|to| {
+                        instances[to].apply(&delta, now);
+                    });
+                }
+            }
+        }
+        let view = |live: &Live| {
+            let mut all: Vec<_> = live.snapshot(now).iter().map(|d| (d.account, d.model, d.rest)).collect();
+            all.sort_unstable();
+            all
+        };
+        assert_eq!(view(&instances[0]), view(&instances[1]), "seed {seed}");
+        assert_eq!(view(&instances[0]), view(&instances[2]), "seed {seed}");
+        for (account, model, rest) in view(&instances[0]) {
+            let until = instances[1].of(account).why(model, now);
+            if rest.is_live() && rest.until > now && model.is_none() {
+                assert!(until.is_some_and(|(until, _)| until >= rest.until), "seed {seed}: the gate agrees");
+            }
+        }
+    }
+}
