@@ -202,6 +202,7 @@ impl Parts {
             usage: Arc::clone(&self.usage),
             limiter: Arc::clone(&self.limiter),
             limits: proxy::default_limits(&self.settings),
+            no_model: Arc::from("-"),
             drain: drain.clone(),
         });
         let count = listeners.len();

@@ -115,8 +115,8 @@ fn head(status: StatusCode, mut headers: HeaderMap, ticket: &Ticket) -> Response
     };
     headers.insert(intake::X_REQUEST_ID.clone(), id);
     if let Some(target) = &ticket.target {
-        headers.insert(ours::ACCOUNT.clone(), headers::text(&target.account.label));
-        headers.insert(ours::MODEL.clone(), headers::model(&target.account.provider.name, &target.model.name));
+        headers.insert(ours::ACCOUNT.clone(), headers::text(&target.account().label));
+        headers.insert(ours::MODEL.clone(), headers::model(&target.account().provider.name, target.model.name()));
     }
     headers.insert(ours::ATTEMPTS.clone(), HeaderValue::from(ticket.attempts));
     headers.insert(ours::CACHE.clone(), HeaderValue::from_static("miss"));

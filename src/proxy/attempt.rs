@@ -8,18 +8,21 @@ use super::headers::{self, Outgoing};
 use super::multipart::Form;
 use super::settle::Ticket;
 use super::{Proxy, Question, demo};
-use crate::base::{Clock, Error, ErrorKind};
+use crate::base::metrics::METRICS;
+use crate::base::{AccountId, Clock, Error, ErrorKind, Now};
 use crate::dialect::splice::splice;
 use crate::dialect::{Dialect, Endpoint};
-use crate::routing::{self, Plan, Target};
+use crate::routing::{Failure, Judge, Next, Pick, Plan, Target, Tried, Verdict, pick, resolve};
 use crate::state::catalog::Account;
-use crate::upstream::{Call, CallBody, CallError, CallErrorKind, Pieces, Reply};
+use crate::upstream::{Call, CallBody, CallError, CallErrorKind, Deadline, Pieces, Reply};
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
 use std::borrow::Cow;
 use std::time::Duration;
 
+/// The built-in demo's account.
+const DEMO: AccountId = AccountId(0);
 /// How much of a provider's error is read to judge it and pass it on.
 const ERROR_BODY: usize = 64 << 10;
 /// How long a provider may take over its error's body.
@@ -27,64 +30,120 @@ const ERROR_BODY_WAIT: Duration = Duration::from_secs(5);
 
 /// Asks the targets of the question's model in turn.
 pub(super) async fn run(proxy: &Proxy, question: &Question, ticket: &mut Ticket) -> Result<Answer, Error> {
-    let plan = plan(proxy, question.endpoint, ticket)?;
-    let mut last = None;
-    for target in plan.targets {
-        ticket.target = Some(target.clone());
-        ticket.attempts += 1;
-        if target.account.id.0 == 0 {
+    let plan = plan(proxy, ticket)?;
+    let dialect = question.endpoint.dialect();
+    let (mut tried, mut last) = (Tried::default(), None);
+    let mut foreign = false;
+    loop {
+        let now = Clock::now();
+        let picked = pick(&plan, &mut tried, &mut proxy.dice.lock(), now);
+        let refusal = picked.refusal(now);
+        let Pick::Go(target, probe) = picked else { return nobody_left(last, refusal, foreign, ticket) };
+        if target.account().id == DEMO {
+            ticket.begin(target);
             return demo::answer(question, ticket).map(Answer::Demo);
         }
+        if target.account().provider.dialect != dialect {
+            foreign = true;
+            continue;
+        }
+        ticket.begin(target.clone());
         let failed = match send(proxy, question, &target, ticket).await {
-            Ok(reply) if reply.status.as_u16() < 400 => return Ok(Answer::Reply(reply)),
+            Ok(reply) if reply.status.is_success() => {
+                ticket.first_byte = Some(ticket.ours_since);
+                settle_success(&target, now, ticket.ours_since);
+                return Ok(Answer::Reply(reply));
+            }
             Ok(reply) => Failed::read(reply).await,
             Err(error) => Failed::Call(error),
         };
-        tracing::debug!(request = %ticket.id, account = &*target.account.label, "an attempt failed");
-        let retry = failed.worth_another();
-        last = Some(failed);
-        if !retry {
-            break;
+        let verdict = failed.judge(proxy, &target, question.stream);
+        settle_failure(&target, &verdict, now);
+        // Only now: a half-open account must see the verdict before the next attempt may probe it.
+        drop(probe);
+        ticket.running = None;
+        tracing::debug!(request = %ticket.id, account = &*target.account().label, ?verdict, "an attempt failed");
+        match verdict.next {
+            Next::Retry => last = Some((failed, verdict)),
+            Next::Pass | Next::Stop(_) | Next::Drop => return failed.into_answer(&verdict),
         }
-    }
-    match last {
-        Some(failed) => failed.into_answer(),
-        None => Err(Error::new(ErrorKind::Unavailable, "no account can serve this model")),
     }
 }
 
 /// Relays an upload to the first target: what was sent can't be sent again.
 pub(super) async fn upload(proxy: &Proxy, parts: &Parts, form: Form, ticket: &mut Ticket) -> Result<Answer, Error> {
-    let plan = plan(proxy, ticket.endpoint, ticket)?;
-    let Some(target) = plan.targets.into_iter().next() else {
-        return Err(Error::new(ErrorKind::Unavailable, "no account can serve this model"));
-    };
-    ticket.target = Some(target.clone());
-    ticket.attempts += 1;
-    let (body, length) = form.for_model(&target.model.name);
-    let body = CallBody::Stream(Box::pin(body), length);
-    match call(proxy, parts, &target, ticket, body, false).await {
-        Ok(reply) if reply.status.as_u16() < 400 => Ok(Answer::Reply(reply)),
-        Ok(reply) => Failed::read(reply).await.into_answer(),
-        Err(error) => Failed::Call(error).into_answer(),
+    let plan = plan(proxy, ticket)?;
+    let now = Clock::now();
+    let picked = pick(&plan, &mut Tried::default(), &mut proxy.dice.lock(), now);
+    let refusal = picked.refusal(now);
+    let Pick::Go(target, probe) = picked else { return nobody_left(None, refusal, false, ticket) };
+    if target.account().provider.dialect != Dialect::OpenAi || target.account().id == DEMO {
+        return nobody_left(None, None, true, ticket);
     }
+    ticket.begin(target.clone());
+    let (body, length) = form.for_model(target.model.name());
+    let body = CallBody::Stream(Box::pin(body), length);
+    let failed = match call(proxy, parts, &target, ticket, body, false).await {
+        Ok(reply) if reply.status.is_success() => {
+            ticket.first_byte = Some(ticket.ours_since);
+            settle_success(&target, now, ticket.ours_since);
+            return Ok(Answer::Reply(reply));
+        }
+        Ok(reply) => Failed::read(reply).await,
+        Err(error) => Failed::Call(error),
+    };
+    let verdict = failed.judge(proxy, &target, false);
+    settle_failure(&target, &verdict, now);
+    drop(probe);
+    failed.into_answer(&verdict)
 }
 
-fn plan(proxy: &Proxy, endpoint: Endpoint, ticket: &Ticket) -> Result<Plan, Error> {
-    let mut plan = routing::resolve(&proxy.catalog(), &ticket.requested_model)?;
-    let dialect = endpoint.dialect();
-    plan.targets.retain(|target| target.account.id.0 == 0 || target.account.provider.dialect == dialect);
-    if plan.targets.is_empty() {
-        let name = dialect.name();
-        let message = format!("`{}` is not served by a provider that speaks {name} here", ticket.requested_model);
-        return Err(Error::malformed(message).param("model"));
+fn plan(proxy: &Proxy, ticket: &Ticket) -> Result<Plan, Error> {
+    resolve(&proxy.catalog(), ticket.caller.key().map(|key| &**key), &ticket.requested_model)
+}
+
+/// What the client reads when there is no target (left).
+fn nobody_left(
+    last: Option<(Failed, Verdict)>,
+    refusal: Option<Error>,
+    foreign: bool,
+    ticket: &Ticket,
+) -> Result<Answer, Error> {
+    if let Some((failed, verdict)) = last {
+        return failed.into_answer(&verdict);
     }
-    Ok(plan)
+    Err(match refusal {
+        Some(refusal) => refusal,
+        None if foreign => {
+            let (model, name) = (&ticket.requested_model, ticket.endpoint.dialect().name());
+            let message = format!("`{model}` is not served by a provider that speaks {name}; use its own endpoint");
+            Error::malformed(message).param("model")
+        }
+        None => Error::new(ErrorKind::Unavailable, "no account can serve this model now"),
+    })
+}
+
+fn settle_success(target: &Target, started: Now, now: Now) {
+    METRICS.upstream_ok.inc();
+    target.answered(now.since(started), now);
+    // What this tells other instances has no one to hear it yet.
+    let _ = target.seat.live.succeed(target.model.id(), started, now);
+}
+
+fn settle_failure(target: &Target, verdict: &Verdict, started: Now) {
+    let now = Clock::now();
+    if verdict.next == Next::Pass {
+        METRICS.upstream_refused.inc();
+    } else {
+        METRICS.upstream_failed.inc();
+        target.failed(now);
+    }
+    let _ = target.seat.live.punish(&verdict.penalty, target.model.id(), started, now);
 }
 
 async fn send(proxy: &Proxy, question: &Question, target: &Target, ticket: &mut Ticket) -> Result<Reply, CallError> {
     let inject = question.inject_usage(&proxy.shared.settings);
-    let spliced = splice(&question.body, &question.peek, Some(&target.model.name), inject);
+    let spliced = splice(&question.body, &question.peek, Some(target.model.name()), inject);
     let mut pieces = Pieces::new();
     spliced.iter().for_each(|piece| pieces.push(piece.clone()));
     call(proxy, &question.parts, target, ticket, CallBody::Pieces(pieces), question.stream).await
@@ -98,9 +157,9 @@ async fn call(
     body: CallBody,
     stream: bool,
 ) -> Result<Reply, CallError> {
-    let account: &Account = &target.account;
+    let account: &Account = target.account();
     let timeouts = &proxy.shared.settings.timeouts;
-    let path = path(ticket.endpoint, &target.model.name, parts);
+    let path = path(ticket.endpoint, target.model.name(), parts);
     let own_id;
     let request_id = match &ticket.client_request_id {
         Some(id) => id,
@@ -127,7 +186,6 @@ async fn call(
         .await;
     let now = Clock::now();
     ticket.ours_since = now;
-    ticket.first_byte = Some(now);
     reply
 }
 
@@ -191,33 +249,59 @@ impl Failed {
         Self::Refused { status: reply.status, headers: reply.headers, body: body.freeze() }
     }
 
-    fn worth_another(&self) -> bool {
-        match self {
-            Self::Refused { status, .. } => {
-                matches!(status.as_u16(), 401..=404 | 408 | 429) || status.is_server_error()
-            }
-            Self::Call(error) => !matches!(error.kind, CallErrorKind::ClientBody),
-        }
+    fn judge(&self, proxy: &Proxy, target: &Target, stream: bool) -> Verdict {
+        let judge = Judge {
+            settings: &proxy.shared.settings.breaker,
+            dialect: target.account().provider.dialect,
+            known: target.model.known().is_some(),
+            unix_ms: Clock::unix_ms(),
+        };
+        judge.judge(&match self {
+            Self::Refused { status, headers, body } => Failure::Answer { status: status.as_u16(), headers, body },
+            Self::Call(error) => match error.kind {
+                CallErrorKind::Connect | CallErrorKind::Tls | CallErrorKind::Timeout(Deadline::Connect) => {
+                    Failure::Connect
+                }
+                CallErrorKind::Timeout(Deadline::FirstByte) => Failure::FirstByteTimeout { stream },
+                CallErrorKind::Timeout(Deadline::Idle) => Failure::IdleTimeout { stream },
+                CallErrorKind::Closed | CallErrorKind::Truncated | CallErrorKind::Io => Failure::Closed,
+                CallErrorKind::Protocol(_) => Failure::Protocol,
+                CallErrorKind::ClientBody => Failure::ClientLeft,
+            },
+        })
     }
 
-    fn into_answer(self) -> Result<Answer, Error> {
-        match self {
-            Self::Refused { status, headers, body } => match status.as_u16() {
-                401 | 402 | 403 => {
-                    Err(Error::new(ErrorKind::Unavailable, "the provider refused the gateway's own credentials"))
+    /// What the client gets of it. A refusal that speaks of our own account is ours to explain, not the client's.
+    fn into_answer(self, verdict: &Verdict) -> Result<Answer, Error> {
+        match (self, verdict.next) {
+            (Self::Refused { status, headers, body }, next) if verdict.relay || next == Next::Pass => {
+                match status.as_u16() {
+                    500.. => Err(failed(status)),
+                    _ => Ok(Answer::Refusal { status, headers, body }),
                 }
-                500.. => Err(Error::new(ErrorKind::UpstreamFailed, format!("the provider failed ({status})"))),
-                _ => Ok(Answer::Refusal { status, headers, body }),
-            },
-            Self::Call(error) => Err(match error.kind {
-                CallErrorKind::Timeout(_) => {
+            }
+            (Self::Refused { status, .. }, _) => Err(failed(status)),
+            (Self::Call(error), next) => Err(match (error.kind, next) {
+                (CallErrorKind::Timeout(Deadline::FirstByte | Deadline::Idle), _) | (_, Next::Stop(_)) => {
                     Error::new(ErrorKind::UpstreamTimeout, "the provider did not answer in time")
                 }
-                CallErrorKind::ClientBody => Error::malformed("the request body broke off"),
+                (CallErrorKind::ClientBody, _) => Error::malformed("the request body broke off"),
+                (CallErrorKind::Protocol(why), _) => {
+                    Error::new(ErrorKind::UpstreamFailed, format!("the provider's answer can't be read: {why}"))
+                }
                 _ => Error::new(ErrorKind::UpstreamFailed, "the provider can't be reached"),
             }),
         }
     }
+}
+
+fn failed(status: StatusCode) -> Error {
+    let message = match status.as_u16() {
+        401 | 403 => "the provider refused the gateway's own credentials".into(),
+        402 | 429 => "the gateway's own account with the provider is exhausted".into(),
+        code => format!("the provider failed (status {code})").into(),
+    };
+    Error { kind: ErrorKind::UpstreamFailed, message, param: None, retry_after: None }
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::base::{Clock, Error, ErrorKind, Now, RequestId};
 use crate::config::{Settings, StreamUsage};
 use crate::dialect::peek::{Peek, peek};
 use crate::dialect::{Endpoint, estimate};
+use crate::routing::Dice;
 use crate::server::{Body, Peer, body};
 use crate::state::buckets::Limits;
 use crate::state::catalog::{Catalog, Directory};
@@ -52,6 +53,8 @@ pub struct Shared {
     pub limiter: Arc<Limiter>,
     /// The limits of who has none of its own.
     pub limits: Limits,
+    /// The name that totals of requests without a target go under.
+    pub no_model: Arc<str>,
     /// Where shutdown stands.
     pub drain: Drain,
 }
@@ -64,6 +67,7 @@ pub struct Proxy {
     ids: RequestIds,
     /// The tables last seen: looked at again only when their version moved.
     catalog: Mutex<Arc<Catalog>>,
+    dice: Mutex<Dice>,
 }
 
 /// What the URL said.
@@ -88,7 +92,8 @@ impl Proxy {
     /// A core's data plane.
     pub fn new(shared: Arc<Shared>, client: Client, ids: RequestIds) -> Self {
         let catalog = Mutex::new(shared.directory.catalog());
-        Self { shared, client, ids, catalog }
+        let dice = Mutex::new(Dice::new(ids.next().n ^ Clock::now().as_nanos()));
+        Self { shared, client, ids, catalog, dice }
     }
 
     /// Answers one data-plane request.
@@ -168,7 +173,6 @@ impl Proxy {
             }
             None => peek.model(&body).ok_or_else(|| Error::malformed("`model` is missing").param("model"))?,
         };
-        auth::may_use(&ticket.caller, model)?;
         ticket.requested_model = Arc::from(model);
         ticket.stream = peek.stream.unwrap_or(false) || endpoint == Endpoint::StreamGenerate;
         ticket.estimate = estimate::prompt_tokens(body.len());

@@ -5,7 +5,7 @@
 
 use super::answer::Answer;
 use super::settle::Ticket;
-use super::{Proxy, attempt, auth};
+use super::{Proxy, attempt};
 use crate::base::Error;
 use crate::dialect::estimate;
 use bytes::{Bytes, BytesMut};
@@ -56,7 +56,6 @@ impl Proxy {
             .ok()
             .filter(|name| !name.is_empty() && name.len() <= 256 && !name.chars().any(char::is_control))
             .ok_or_else(|| Error::malformed("the form field `model` is not a model's name").param("model"))?;
-        auth::may_use(&ticket.caller, model)?;
         ticket.requested_model = Arc::from(model);
         ticket.estimate = estimate::prompt_tokens(length.unwrap_or(0).min(1 << 20) as usize);
         let form = Form { head, range, rest: incoming, length, limit };

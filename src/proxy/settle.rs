@@ -13,6 +13,7 @@ use crate::dialect::usage::Usage;
 use crate::routing::Target;
 use crate::state::catalog::Price;
 use crate::state::limiter::{LimitHeaders, Reservation};
+use crate::state::live::Running;
 use crate::state::usage::{CacheState, Counts, LogRow, Tokens};
 use http::HeaderValue;
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub(super) struct Ticket {
     pub(super) ours_since: Now,
     pub(super) outcome: Outcome,
     pub(super) reservation: Option<Reservation>,
+    /// The attempt now running, counted on its account.
+    pub(super) running: Option<Running>,
     pub(super) limits: Option<LimitHeaders>,
     _running: crate::base::metrics::GaugeGuard,
 }
@@ -82,9 +85,17 @@ impl Ticket {
             ours_since: started,
             outcome: Outcome::Abandoned { status: 499, usage: None, completion_estimate: 0, relayed: false },
             reservation: None,
+            running: None,
             limits: None,
             _running: METRICS.requests_running.guard(),
         }
+    }
+
+    /// An attempt begins.
+    pub(super) fn begin(&mut self, target: Target) {
+        self.running = Some(target.seat.live.enter());
+        self.target = Some(target);
+        self.attempts += 1;
     }
 
     /// The answer went out whole (or is about to, in one write).
@@ -159,7 +170,7 @@ impl Drop for Ticket {
 impl Ticket {
     fn record(&self, took: Duration, status: u16, usage: Usage, estimated: bool, error: Option<&'static str>) {
         let unix_ms = Clock::unix_ms();
-        let model = self.target.as_ref().and_then(|target| target.model.known.as_deref());
+        let model = self.target.as_ref().and_then(|target| target.model.known());
         let cost_nanos = model.and_then(|model| model.price).map_or(0, |price| cost(&price, &usage));
         let tokens = Tokens {
             prompt: usage.prompt,
@@ -170,12 +181,13 @@ impl Ticket {
         };
         let failed = status >= 400;
         let key = self.caller.key();
-        let account = self.target.as_ref().map(|target| &target.account);
-        let name = self.target.as_ref().map_or(&self.requested_model, |target| &target.model.name);
+        let account = self.target.as_ref().map(Target::account);
+        let name = self.target.as_ref().map(|target| target.model.shared_name());
         let counts = Counts::one(tokens, cost_nanos, failed);
         let minute = (unix_ms / 60_000) as u32;
         let (key_id, account_id) = (key.map_or(KeyId(0), |key| key.id), account.map_or(AccountId(0), |one| one.id));
-        self.shared.usage.add(key_id, account_id, name, minute, &counts);
+        // A name that led nowhere is the caller's invention: it must not make totals of its own.
+        self.shared.usage.add(key_id, account_id, name.unwrap_or(&self.shared.no_model), minute, &counts);
         self.shared.usage.log(failed, unix_ms, || LogRow {
             id: self.id,
             time_ms: unix_ms.saturating_sub(took.as_millis() as u64),
@@ -184,7 +196,7 @@ impl Ticket {
             endpoint: self.endpoint,
             requested_model: Arc::clone(&self.requested_model),
             account: account.cloned(),
-            model: self.target.as_ref().map(|target| Arc::clone(&target.model.name)),
+            model: name.map(Arc::clone),
             status,
             stream: self.stream,
             cache: CacheState::Miss,

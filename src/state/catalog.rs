@@ -82,7 +82,7 @@ pub enum Auth {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
     /// Its name at the provider.
-    pub name: Box<str>,
+    pub name: Arc<str>,
     /// Its id in locks and usage.
     pub id: ModelId,
     /// Tokens of context; 0 = unknown.

@@ -2,29 +2,29 @@
 //!
 //! Nothing in here is serializable; `store/` and the wire formats own theirs.
 
+pub mod answer;
 mod attempts;
 pub mod buckets;
 pub mod budgets;
+pub mod bus;
 pub mod catalog;
+pub mod cooldowns;
+pub mod dedup;
+pub mod delta;
+pub mod embed;
 pub mod inflight;
+pub mod latency;
 pub mod limit_headers;
 pub mod limiter;
-pub mod providers;
-pub mod subject;
-pub mod usage;
-pub mod outbox;
-pub mod throttle;
-pub mod unknown_keys;
-pub mod answer;
-pub mod bus;
-pub mod dedup;
-pub mod embed;
-pub mod semantic;
-mod shelf;
-pub mod cooldowns;
-pub mod delta;
-pub mod latency;
 pub mod live;
 pub mod model_locks;
+pub mod outbox;
+pub mod providers;
 pub mod rest;
+pub mod semantic;
+mod shelf;
+pub mod subject;
 pub mod targets;
+pub mod throttle;
+pub mod unknown_keys;
+pub mod usage;

@@ -99,7 +99,7 @@ impl Entry {
         let mut models: HashMap<Box<str>, Arc<Model>, ahash::RandomState> = HashMap::default();
         for entry in self.models {
             let model = entry.build()?;
-            if let Some(twice) = models.insert(model.name.clone(), Arc::new(model)) {
+            if let Some(twice) = models.insert(Box::from(&*model.name), Arc::new(model)) {
                 return Err(format!("model `{}` is there twice", twice.name));
             }
         }

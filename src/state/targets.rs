@@ -83,6 +83,11 @@ impl ModelRef {
 
     /// Its name at the provider.
     pub fn name(&self) -> &str {
+        self.shared_name()
+    }
+
+    /// The same, to be kept.
+    pub fn shared_name(&self) -> &Arc<str> {
         match self {
             Self::Known(model) => &model.name,
             Self::Other(name) => name,

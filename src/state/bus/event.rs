@@ -3,8 +3,8 @@
 //! Built on the hot path from what the request holds already: reference counts and numbers, no string is made. Holding
 //! an account keeps it (and its credential) in memory until the ring moves on; nothing here prints it.
 
-use crate::base::RequestId;
 use crate::base::Dialect;
+use crate::base::RequestId;
 use crate::state::catalog::{Account, Key};
 use std::sync::Arc;
 

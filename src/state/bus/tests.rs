@@ -1,8 +1,8 @@
 //! The bus' promises: order, gaps, shedding, sleep, and readers that cost the others nothing.
 
 use super::*;
-use crate::base::RequestId;
 use crate::base::Dialect;
+use crate::base::RequestId;
 use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll, Wake, Waker};
 

@@ -40,7 +40,8 @@ pub fn post(addr: SocketAddr, path: &str, head: &str, body: &[u8]) -> Answer {
 
 /// The bytes of it.
 pub fn post_bytes(path: &str, head: &str, body: &[u8]) -> Vec<u8> {
-    let kind = if head.to_ascii_lowercase().contains("content-type:") { "" } else { "content-type: application/json\r\n" };
+    let kind =
+        if head.to_ascii_lowercase().contains("content-type:") { "" } else { "content-type: application/json\r\n" };
     let head = format!("POST {path} HTTP/1.1\r\nhost: gateway\r\n{kind}{head}content-length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
