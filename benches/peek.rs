@@ -9,6 +9,7 @@ use merido::dialect::peek::peek;
 use merido::dialect::splice::splice;
 use merido::dialect::sse::StreamMeter;
 use merido::dialect::usage::from_body;
+use std::fmt::Write;
 use std::hint::black_box;
 
 /// A chat body of about `size` bytes whose prompt is prose with a line end every 60 characters and some quotes.
@@ -37,7 +38,8 @@ fn burst(null_usage: bool) -> Bytes {
     let null = if null_usage { r#","usage":null"# } else { "" };
     let mut all = String::new();
     for n in 0..31 {
-        all += &format!(
+        let _ = write!(
+            all,
             "data: {{\"id\":\"chatcmpl-123456789012345678901234\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"gpt-4o-mini\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\" word{n:02}\"}},\"finish_reason\":null}}]{null}}}\n\n"
         );
     }
