@@ -78,6 +78,48 @@ mod model {
         );
     }
 
+    /// A sweep between "found" and "charged" must not make a second purse.
+    fn sweeping(sweep: fn(&Limiter, usize) -> usize) {
+        shuttle::check_pct(
+            move || {
+                let limits = Limits { rpm: 60, burst: 1, tpm: 0, max_parallel: 0 };
+                let shared = Shared::new((Limiter::new(), AtomicUsize::new(0)));
+                let mut threads: Vec<_> = (0..2)
+                    .map(|_| {
+                        let shared = shared.clone();
+                        shuttle::thread::spawn(move || {
+                            let admitted = usize::from(honest(&shared.0, &limits, 0, START).is_some());
+                            shared.1.fetch_add(admitted, Ordering::SeqCst);
+                        })
+                    })
+                    .collect();
+                let sweeper = shared.clone();
+                threads.push(shuttle::thread::spawn(move || {
+                    for tick in 0..STRIPES {
+                        sweep(&sweeper.0, tick);
+                    }
+                }));
+                for thread in threads {
+                    thread.join().unwrap();
+                }
+                assert_eq!(shared.1.load(Ordering::SeqCst), 1, "one purse, one request");
+            },
+            600,
+            3,
+        );
+    }
+
+    #[test]
+    fn model_of_sweeping() {
+        sweeping(|limiter, tick| limiter.sweep(tick, START));
+    }
+
+    #[test]
+    #[should_panic(expected = "one purse, one request")]
+    fn model_notices_a_sweep_of_a_purse_in_hand() {
+        sweeping(|limiter, tick| limiter.keys.sweep_one(tick, |_, purse| !purse.lock().is_idle(START)));
+    }
+
     fn once(place: Reservation) {
         place.settle(1, 10, START);
     }
