@@ -1,5 +1,4 @@
 //! What a request pays to be counted (`state/usage`): one total, one log row, and one row sampled away.
-#![expect(missing_docs, reason = "criterion's macros make undocumented items")]
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use merido::base::{AccountId, KeyId, RequestId};

@@ -6,7 +6,7 @@
 //! from the caller's fault into ours.
 
 use super::rows::{AccountRow, Changes, CustomProvider, VirtualModelRow};
-use super::validate::{self, ENV_LABEL};
+use super::validate::{self, DEMO, ENV_LABEL};
 use super::{Result, Store, StoreError};
 use crate::base::metrics::METRICS;
 use crate::base::tasks::{Backoff, Drain, Phase};
@@ -22,8 +22,6 @@ use tokio::sync::Notify;
 
 /// Another process' change is live after this at most, plus the load itself. One statement each time.
 pub const POLL: Duration = Duration::from_millis(50);
-/// The built-in provider's name.
-pub const DEMO: &str = "demo";
 
 /// What comes from the settings rather than from the store.
 #[derive(Clone, Debug, Default)]

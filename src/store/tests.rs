@@ -107,6 +107,8 @@ async fn accounts_and_providers(store: &Store) {
         http2: true,
         base_url: None,
     };
+    let demo = CustomProvider { name: "demo".into(), ..define.clone() };
+    assert_eq!(kind(store.put_provider(demo).await), StoreErrorKind::Invalid("provider"));
     let bare = NewAccount { define: Some(define.clone()), ..account("mine", None) };
     assert_eq!(kind(store.add_account(bare.clone()).await), StoreErrorKind::Invalid("base_url"));
     assert!(store.providers().await.unwrap().is_empty(), "a refused account defines nothing");

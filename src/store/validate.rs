@@ -8,6 +8,8 @@ use crate::state::catalog::{BaseUrl, Strategy, VirtualModel, VirtualTarget};
 
 /// The label of accounts that come from the environment; nobody else may take it.
 pub const ENV_LABEL: &str = "env";
+/// The built-in provider's name.
+pub const DEMO: &str = "demo";
 /// Weights stay far from where their sums could overflow.
 pub const MAX_WEIGHT: u32 = 1_000_000;
 
@@ -77,6 +79,9 @@ pub fn account(new: &NewAccount) -> Result<()> {
 /// A provider's definition.
 pub fn custom_provider(custom: &CustomProvider) -> Result<()> {
     provider_name(&custom.name)?;
+    if custom.name == DEMO {
+        return Err(StoreError::invalid("provider", "`demo` is the built-in provider; take another name"));
+    }
     custom.base_url.as_deref().map_or(Ok(()), base_url)
 }
 

@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension as _, Transaction, params};
 /// Rows removed in one transaction.
 const PRUNE_STEP: u32 = 5_000;
 /// What a row costs besides its texts: numbers, record header and its entries in the indexes.
-const ROW_OVERHEAD: usize = 260;
+const ROW_OVERHEAD: usize = 190;
 /// A client's words are kept, not its novels.
 const MAX_TEXT: usize = 256;
 const MAX_ERROR: usize = 2_048;
