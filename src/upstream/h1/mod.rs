@@ -12,6 +12,6 @@ pub mod head;
 #[cfg(test)]
 mod tests_framing;
 #[cfg(test)]
-mod tests_fuzz;
+pub(super) mod tests_fuzz;
 #[cfg(test)]
 mod tests_head;
