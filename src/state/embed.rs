@@ -248,6 +248,16 @@ mod tests {
         assert!(worst < 0.95, "{worst}");
     }
 
+    #[test]
+    fn two_words_changing_places_is_always_below_the_threshold() {
+        let mut worst = 0.0f32;
+        for n in 0..1_000 {
+            let (a, b) = (format!("a{}", letter(n)), format!("b{}", letter(n + 1)));
+            worst = worst.max(likeness(&format!("convert {a} to {b} today"), &format!("convert {b} to {a} today")));
+        }
+        assert!(worst < 0.95, "{worst}");
+    }
+
     fn letter(n: usize) -> String {
         format!("{n:b}").replace('0', "o").replace('1', "l")
     }
