@@ -13,6 +13,8 @@ use crate::config::Settings;
 use crate::proxy::{self, Proxy, Shared};
 use crate::server::{self, ConnTimeouts, Core, Permits};
 use crate::state::catalog::Directory;
+use crate::state::budgets::Budgets;
+use crate::state::dedup::{Dedup, Fingerprints};
 use crate::state::limiter::Limiter;
 use crate::state::usage::Usage as UsageBook;
 use crate::store::refresh::{Refresher, Sources};
@@ -141,6 +143,8 @@ struct Parts {
     store: Store,
     usage: Arc<UsageBook>,
     limiter: Arc<Limiter>,
+    /// Fingerprints are keyed by the deployment, so that instances agree and nobody else can guess one.
+    dedup_key: [u8; 32],
     switch: DrainSwitch,
     permits: Arc<Permits>,
     serving: Arc<AtomicBool>,
@@ -157,6 +161,7 @@ impl Parts {
         Ok(Self {
             usage: Arc::new(UsageBook::new(settings.log_rows_per_second)),
             limiter: Arc::default(),
+            dedup_key: store.data_key().sub_key("dedup fingerprints").map_err(|e| e.to_string())?,
             permits: Arc::new(Permits::new(settings.max_connections)),
             serving: Arc::default(),
             switch: DrainSwitch::new(),
@@ -201,6 +206,9 @@ impl Parts {
             directory: Arc::clone(&self.directory),
             usage: Arc::clone(&self.usage),
             limiter: Arc::clone(&self.limiter),
+            budgets: Budgets::new(),
+            dedup: Dedup::new(proxy::dedup_limits(&self.settings)),
+            fingerprints: Fingerprints::new(self.dedup_key),
             limits: proxy::default_limits(&self.settings),
             no_model: Arc::from("-"),
             drain: drain.clone(),

@@ -7,7 +7,7 @@ use super::answer::Answer;
 use super::headers::{self, Outgoing};
 use super::multipart::Form;
 use super::settle::Ticket;
-use super::{Proxy, Question, demo};
+use super::{Proxy, Question, demo, limit};
 use crate::base::metrics::METRICS;
 use crate::base::{AccountId, Clock, Error, ErrorKind, Now};
 use crate::dialect::splice::splice;
@@ -39,6 +39,7 @@ pub(super) async fn run(proxy: &Proxy, question: &Question, ticket: &mut Ticket)
         let picked = pick(&plan, &mut tried, &mut proxy.dice.lock(), now);
         let refusal = picked.refusal(now);
         let Pick::Go(target, probe) = picked else { return nobody_left(last, refusal, foreign, ticket) };
+        limit::hold_budget(proxy, ticket, &target)?;
         if target.account().id == DEMO {
             ticket.begin(target);
             return demo::answer(question, ticket).map(Answer::Demo);
@@ -80,6 +81,7 @@ pub(super) async fn upload(proxy: &Proxy, parts: &Parts, form: Form, ticket: &mu
     if target.account().provider.dialect != Dialect::OpenAi || target.account().id == DEMO {
         return nobody_left(None, None, true, ticket);
     }
+    limit::hold_budget(proxy, ticket, &target)?;
     ticket.begin(target.clone());
     let (body, length) = form.for_model(target.model.name());
     let body = CallBody::Stream(Box::pin(body), length);
