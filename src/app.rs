@@ -12,8 +12,8 @@ use crate::cli::Stop;
 use crate::config::Settings;
 use crate::proxy::{self, Proxy, Shared};
 use crate::server::{self, ConnTimeouts, Core, Permits};
-use crate::state::catalog::Directory;
 use crate::state::budgets::Budgets;
+use crate::state::catalog::Directory;
 use crate::state::dedup::{Dedup, Fingerprints};
 use crate::state::limiter::Limiter;
 use crate::state::usage::Usage as UsageBook;
@@ -85,6 +85,10 @@ impl Gateway {
             Refresher::new(store.clone(), Arc::clone(&directory), sources).map_err(|e| e.to_string())?;
         control.block_on(refresher.load()).map_err(|e| e.to_string())?;
         let parts = Parts::new(settings, directory, store)?;
+        // Budgets must know what was spent before the first request: a restart is no refund.
+        for (key, nanos) in control.block_on(parts.store.spent()).map_err(|e| e.to_string())? {
+            parts.budgets.seed(key, nanos);
+        }
         let (orders, inbox) = mpsc::unbounded_channel();
         let (ended_tx, ended) = watch::channel(false);
         let (ready_tx, ready) = std::sync::mpsc::channel();
@@ -143,6 +147,7 @@ struct Parts {
     store: Store,
     usage: Arc<UsageBook>,
     limiter: Arc<Limiter>,
+    budgets: Budgets,
     /// Fingerprints are keyed by the deployment, so that instances agree and nobody else can guess one.
     dedup_key: [u8; 32],
     switch: DrainSwitch,
@@ -161,6 +166,7 @@ impl Parts {
         Ok(Self {
             usage: Arc::new(UsageBook::new(settings.log_rows_per_second)),
             limiter: Arc::default(),
+            budgets: Budgets::new(),
             dedup_key: store.data_key().sub_key("dedup fingerprints").map_err(|e| e.to_string())?,
             permits: Arc::new(Permits::new(settings.max_connections)),
             serving: Arc::default(),
@@ -206,7 +212,7 @@ impl Parts {
             directory: Arc::clone(&self.directory),
             usage: Arc::clone(&self.usage),
             limiter: Arc::clone(&self.limiter),
-            budgets: Budgets::new(),
+            budgets: self.budgets,
             dedup: Dedup::new(proxy::dedup_limits(&self.settings)),
             fingerprints: Fingerprints::new(self.dedup_key),
             limits: proxy::default_limits(&self.settings),

@@ -117,12 +117,7 @@ pub(super) async fn seated(
 }
 
 /// Makes the call in a task of its own and answers its client like a follower.
-async fn lead(
-    proxy: &Arc<Proxy>,
-    question: Question,
-    ticket: Ticket,
-    leader: Leader,
-) -> Result<Response<Body>, Error> {
+async fn lead(proxy: &Arc<Proxy>, question: Question, ticket: Ticket, leader: Leader) -> Result<Response<Body>, Error> {
     let (first, told) = oneshot::channel();
     let endpoint = question.endpoint;
     spawn("dedup leader", call(Arc::clone(proxy), question, ticket, leader, first));
@@ -171,7 +166,8 @@ async fn call(
         }
         Some(Ok(answer)) => answer,
     };
-    let (mut parts, mut body) = answer.into_response(ticket, question.inject_usage(&proxy.shared.settings)).into_parts();
+    let (mut parts, mut body) =
+        answer.into_response(ticket, question.inject_usage(&proxy.shared.settings)).into_parts();
     if let Some(length) = body.size_hint().exact() {
         parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }

@@ -2,9 +2,9 @@
 //!
 //! What is reserved here is put right when the request settles. A refusal tells which limit and when to come back.
 
-use super::{Proxy, Shared, settle};
 use super::auth::Caller;
 use super::settle::Ticket;
+use super::{Proxy, Shared, settle};
 use crate::base::metrics::METRICS;
 use crate::base::{Clock, Error, ErrorKind};
 use crate::config::Settings;
@@ -12,8 +12,8 @@ use crate::dialect::Dialect;
 use crate::dialect::usage::Usage;
 use crate::routing::Target;
 use crate::state::buckets::{Limits, Which};
-use crate::state::limit_headers::{Family, for_each};
 use crate::state::dedup;
+use crate::state::limit_headers::{Family, for_each};
 use crate::state::limiter::LimitHeaders;
 use crate::state::subject::Subject;
 use http::header::{HeaderMap, HeaderName, HeaderValue};

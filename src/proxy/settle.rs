@@ -187,7 +187,15 @@ impl Ticket {
         model.and_then(|model| model.price).map_or(0, |price| cost(&price, usage))
     }
 
-    fn record(&self, took: Duration, cost_nanos: i64, status: u16, usage: Usage, estimated: bool, error: Option<&'static str>) {
+    fn record(
+        &self,
+        took: Duration,
+        cost_nanos: i64,
+        status: u16,
+        usage: Usage,
+        estimated: bool,
+        error: Option<&'static str>,
+    ) {
         let unix_ms = Clock::unix_ms();
         let tokens = Tokens {
             prompt: usage.prompt,
