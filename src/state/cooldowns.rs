@@ -306,6 +306,7 @@ mod tests {
         let t = T0 + 31 * S;
         let looked = account.gate.load(Ordering::Acquire);
         let Admit::Probe(token) = account.admit(t) else { panic!() };
+        assert_eq!(account.take_probe(looked, t), None, "taken between the two looks");
         account.fail(&BREAKER, t, t + S);
         account.release(token);
         assert_eq!(account.take_probe(looked, t + S), None);
