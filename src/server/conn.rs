@@ -107,7 +107,7 @@ pub(super) async fn run<S, H>(
         .half_close(false)
         .max_headers(128)
         .max_buf_size(128 << 10)
-        .pipeline_flush(true)
+        // Not `pipeline_flush`: with it the 400 to a head that can't be read would stay in the buffer.
         .serve_connection(io, service);
     // The core's ticker wakes every connection when the phase of shutdown changes (`Alarms::wake_all`).
     Conn { http, state, drain, told: false }.await;

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod dedup;
+mod bad_input;
+mod bad_provider;
 mod docker;
 mod smoke;
 mod support;
