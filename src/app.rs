@@ -147,7 +147,7 @@ struct Parts {
     store: Store,
     usage: Arc<UsageBook>,
     limiter: Arc<Limiter>,
-    budgets: Budgets,
+    budgets: Arc<Budgets>,
     /// Fingerprints are keyed by the deployment, so that instances agree and nobody else can guess one.
     dedup_key: [u8; 32],
     switch: DrainSwitch,
@@ -166,7 +166,7 @@ impl Parts {
         Ok(Self {
             usage: Arc::new(UsageBook::new(settings.log_rows_per_second)),
             limiter: Arc::default(),
-            budgets: Budgets::new(),
+            budgets: Arc::new(Budgets::new()),
             dedup_key: store.data_key().sub_key("dedup fingerprints").map_err(|e| e.to_string())?,
             permits: Arc::new(Permits::new(settings.max_connections)),
             serving: Arc::default(),
@@ -212,7 +212,7 @@ impl Parts {
             directory: Arc::clone(&self.directory),
             usage: Arc::clone(&self.usage),
             limiter: Arc::clone(&self.limiter),
-            budgets: self.budgets,
+            budgets: Arc::clone(&self.budgets),
             dedup: Dedup::new(proxy::dedup_limits(&self.settings)),
             fingerprints: Fingerprints::new(self.dedup_key),
             limits: proxy::default_limits(&self.settings),

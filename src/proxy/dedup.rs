@@ -237,7 +237,11 @@ struct Tail {
 impl Source for Tail {
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
         let nothing = crate::dialect::usage::Usage::default();
-        let step = std::task::ready!(self.follower.poll_next(cx));
+        let mut step = std::task::ready!(self.follower.poll_next(cx));
+        if matches!(step, Some(Step::Head(_))) {
+            // The leader's own client has its head already.
+            step = std::task::ready!(self.follower.poll_next(cx));
+        }
         let whole = match step {
             Some(Step::Data(data)) => {
                 if let Some(left) = &mut self.left {

@@ -56,7 +56,7 @@ pub struct Shared {
     /// Requests and tokens per minute, requests at once.
     pub limiter: Arc<Limiter>,
     /// Dollars per key.
-    pub budgets: Budgets,
+    pub budgets: Arc<Budgets>,
     /// Calls in flight and finished answers.
     pub dedup: Arc<Dedup>,
     /// Makes their fingerprints.
