@@ -115,7 +115,7 @@ impl Proxy {
         let dialect = asked.endpoint.dialect();
         match self.steps(started, id, client_id.clone(), asked, parts, incoming, peer).await {
             Ok(response) => response,
-            Err(error) => refusal(dialect, &error, client_id.unwrap_or_else(|| headers::text(&id.to_string()))),
+            Err(error) => refusal(dialect, &error, client_id.unwrap_or_else(|| id.header())),
         }
     }
 
@@ -126,7 +126,7 @@ impl Proxy {
 
     /// The id that a request goes by outside: its client's when that is sane, else a new one of ours.
     fn shown_id(&self, headers: &http::HeaderMap) -> HeaderValue {
-        intake::client_request_id(headers).unwrap_or_else(|| headers::text(&self.ids.next().to_string()))
+        intake::client_request_id(headers).unwrap_or_else(|| self.ids.next().header())
     }
 
     #[expect(clippy::too_many_arguments, reason = "the head's parts, taken apart once")]

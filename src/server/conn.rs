@@ -74,15 +74,33 @@ struct Serve<H> {
 impl<H: Handler> Service<Request<Incoming>> for Serve<H> {
     type Response = Response<Body>;
     type Error = Infallible;
-    // One allocation a request: the handler's future, whose size no name can tell.
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+    type Future = Answering;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.state.what.store(BUSY, Ordering::Relaxed);
         self.state.alarm.clear();
-        let busy = Busy(Arc::clone(&self.state));
-        let answer = Arc::clone(&self.handler).handle(request, self.peer);
-        Box::pin(async move { Ok(answer.await.map(|body| body.busy(busy))) })
+        let busy = Some(Busy(Arc::clone(&self.state)));
+        Answering { answer: Box::pin(Arc::clone(&self.handler).handle(request, self.peer)), busy }
+    }
+}
+
+/// The handler at work. A struct and not an `async` block: that would hold the handler's future twice.
+pub(super) struct Answering {
+    // One allocation a request: the handler's future, which has no name.
+    answer: Pin<Box<dyn Future<Output = Response<Body>> + Send>>,
+    busy: Option<Busy>,
+}
+
+impl Future for Answering {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = std::task::ready!(self.answer.as_mut().poll(cx));
+        let busy = self.busy.take();
+        Poll::Ready(Ok(response.map(|body| match busy {
+            Some(busy) => body.busy(busy),
+            None => body,
+        })))
     }
 }
 
