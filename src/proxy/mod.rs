@@ -16,7 +16,7 @@ mod relay;
 mod settle;
 
 use crate::base::ids::RequestIds;
-use crate::base::tasks::Drain;
+use crate::base::tasks::{Drain, Phase};
 use crate::base::{Clock, Error, ErrorKind, Now, RequestId};
 use crate::config::{Settings, StreamUsage};
 use crate::dialect::peek::{Peek, peek};
@@ -39,6 +39,7 @@ use parking_lot::Mutex;
 use settle::Ticket;
 use std::ops::Range;
 use std::sync::Arc;
+use std::task::Poll;
 
 /// What all cores share.
 #[derive(Debug)]
@@ -143,11 +144,15 @@ impl Proxy {
         )?;
         intake::check_content(endpoint, &parts.headers)?;
         let mut ticket = Ticket::open(Arc::clone(&self.shared), id, client_id, caller, endpoint, started);
-        let answer = if endpoint == Endpoint::Transcriptions {
-            self.upload(parts, incoming, &mut ticket).await
-        } else {
-            self.question(asked, parts, incoming, &mut ticket).await
-        };
+        let answer = self
+            .until_cut(async {
+                if endpoint == Endpoint::Transcriptions {
+                    self.upload(parts, incoming, &mut ticket).await
+                } else {
+                    self.question(asked, parts, incoming, &mut ticket).await
+                }
+            })
+            .await;
         match answer {
             Ok((answer, drops_usage)) => Ok(answer.into_response(ticket, drops_usage)),
             Err(error) => {
@@ -186,6 +191,19 @@ impl Proxy {
         let question = Question { endpoint, parts, body, peek, stream };
         let drops_usage = question.inject_usage(settings);
         Ok((attempt::run(self, &question, ticket).await?, drops_usage))
+    }
+
+    /// Gives up when shutdown cuts: whoever still waits for a first byte then gets an answer instead of a dead socket.
+    /// Costs one load a poll; the core's ticker wakes every connection when the phase changes.
+    async fn until_cut<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let mut work = std::pin::pin!(work);
+        std::future::poll_fn(|cx| {
+            if self.shared.drain.phase() >= Phase::Cut {
+                return Poll::Ready(Err(Error::new(ErrorKind::Overloaded, "the gateway is shutting down")));
+            }
+            work.as_mut().poll(cx)
+        })
+        .await
     }
 
     fn catalog(&self) -> Arc<Catalog> {

@@ -5,6 +5,10 @@
 
 mod bad_input;
 mod bad_provider;
+mod cli;
 mod docker;
+mod leaks;
+mod secrets;
+mod shutdown;
 mod smoke;
 mod support;
