@@ -100,7 +100,7 @@ fn mixed_requests_leave_nothing_behind() {
     });
     assert_eq!(after, before);
     assert_eq!(provider.open(), 0);
-    assert_eq!(gateway.metric("merido_task_panics_total"), 0.0);
+    assert!(gateway.metric("merido_task_panics_total") < 1.0);
     // Clients that left before they had asked anything are not requests that were abandoned.
     assert!(gateway.metric("merido_requests_abandoned_total") >= 2.0 * ROUNDS as f64);
     assert!(gateway.stop().success());

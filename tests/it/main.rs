@@ -1,7 +1,9 @@
 //! The integration tests: one binary, one module a subject. Real sockets, a real gateway on a free port, a scripted
 //! provider behind it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "threads and clocks of the world around the gateway, not of its own")]
+#![allow(unreachable_pub, reason = "one binary: what `support` offers has no other reach")]
 
 mod bad_input;
 mod bad_provider;

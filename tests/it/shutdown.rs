@@ -216,7 +216,9 @@ fn a_kill_under_load_loses_the_last_moments_at_most() {
     });
     gateway.signal("KILL");
     let killed = Instant::now();
-    callers.into_iter().for_each(|caller| caller.join().unwrap());
+    for caller in callers {
+        caller.join().unwrap();
+    }
     assert!(!gateway.wait().success());
     drop(reader);
 
