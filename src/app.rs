@@ -12,7 +12,9 @@ use crate::cli::Stop;
 use crate::config::Settings;
 use crate::proxy::{self, Proxy, Shared};
 use crate::server::{self, ConnTimeouts, Core, Permits};
+use crate::state::budgets::Budgets;
 use crate::state::catalog::Directory;
+use crate::state::dedup::{Dedup, Fingerprints};
 use crate::state::limiter::Limiter;
 use crate::state::usage::Usage as UsageBook;
 use crate::store::refresh::{Refresher, Sources};
@@ -83,6 +85,10 @@ impl Gateway {
             Refresher::new(store.clone(), Arc::clone(&directory), sources).map_err(|e| e.to_string())?;
         control.block_on(refresher.load()).map_err(|e| e.to_string())?;
         let parts = Parts::new(settings, directory, store)?;
+        // Budgets must know what was spent before the first request: a restart is no refund.
+        for (key, nanos) in control.block_on(parts.store.spent()).map_err(|e| e.to_string())? {
+            parts.budgets.seed(key, nanos);
+        }
         let (orders, inbox) = mpsc::unbounded_channel();
         let (ended_tx, ended) = watch::channel(false);
         let (ready_tx, ready) = std::sync::mpsc::channel();
@@ -141,6 +147,9 @@ struct Parts {
     store: Store,
     usage: Arc<UsageBook>,
     limiter: Arc<Limiter>,
+    budgets: Arc<Budgets>,
+    /// Fingerprints are keyed by the deployment, so that instances agree and nobody else can guess one.
+    dedup_key: [u8; 32],
     switch: DrainSwitch,
     permits: Arc<Permits>,
     serving: Arc<AtomicBool>,
@@ -157,6 +166,8 @@ impl Parts {
         Ok(Self {
             usage: Arc::new(UsageBook::new(settings.log_rows_per_second)),
             limiter: Arc::default(),
+            budgets: Arc::new(Budgets::new()),
+            dedup_key: store.data_key().sub_key("dedup fingerprints").map_err(|e| e.to_string())?,
             permits: Arc::new(Permits::new(settings.max_connections)),
             serving: Arc::default(),
             switch: DrainSwitch::new(),
@@ -178,14 +189,14 @@ impl Parts {
         // Before anybody hears that it serves: a signal that comes right then must find its handler.
         let mut signals = Signals::new();
         let here = tokio::runtime::Handle::current();
-        let background = Tasks::default();
+        let background_tasks = Tasks::default();
         let drain = self.switch.drain();
-        background.spawn(&here, "refresh", refresher.run(drain.clone(), self.store.bell()));
+        background_tasks.spawn(&here, "refresh", refresher.run(drain.clone(), self.store.bell()));
         // The writer must outlive the last request: it has a switch of its own.
         let writer_switch = DrainSwitch::new();
-        let writing = Tasks::default();
+        let writer_tasks = Tasks::default();
         match Writer::new(self.store.clone(), Arc::clone(&self.usage)) {
-            Ok(writer) => writing.spawn(&here, "usage writer", writer.run(writer_switch.drain())),
+            Ok(writer) => writer_tasks.spawn(&here, "usage writer", writer.run(writer_switch.drain())),
             Err(error) => {
                 let _ = ready.send(Err(error.to_string()));
                 return;
@@ -203,6 +214,9 @@ impl Parts {
             directory: Arc::clone(&self.directory),
             usage: Arc::clone(&self.usage),
             limiter: Arc::clone(&self.limiter),
+            budgets: Arc::clone(&self.budgets),
+            dedup: Dedup::new(proxy::dedup_limits(&self.settings)),
+            fingerprints: Fingerprints::new(self.dedup_key),
             limits: proxy::default_limits(&self.settings),
             no_model: Arc::from("-"),
             drain: drain.clone(),
@@ -235,10 +249,10 @@ impl Parts {
         // Every request has ended: whatever else waits for the last phase may go, too.
         self.switch.advance(Phase::Cut);
         writer_switch.advance(Phase::Cut);
-        for name in writing.wait(STORE_GRACE).await {
+        for name in writer_tasks.wait(STORE_GRACE).await {
             tracing::error!(task = name, "did not end in time; its last batch is lost");
         }
-        background.wait(STORE_GRACE).await;
+        background_tasks.wait(STORE_GRACE).await;
         tracing::info!("ended");
     }
 

@@ -109,22 +109,31 @@ fn demo(reply: echo::Reply, ticket: Ticket) -> Response<Body> {
 /// The provider's head with our own lines in it.
 fn head(status: StatusCode, mut headers: HeaderMap, ticket: &Ticket) -> Response<Body> {
     headers::strip_reply(&mut headers);
-    let id = match &ticket.client_request_id {
-        Some(id) => id.clone(),
-        None => headers::text(&ticket.id.to_string()),
-    };
-    headers.insert(intake::X_REQUEST_ID.clone(), id);
+    headers.insert(intake::X_REQUEST_ID.clone(), request_id(ticket));
     if let Some(target) = &ticket.target {
         headers.insert(ours::ACCOUNT.clone(), headers::text(&target.account().label));
         headers.insert(ours::MODEL.clone(), headers::model(&target.account().provider.name, target.model.name()));
     }
     headers.insert(ours::ATTEMPTS.clone(), HeaderValue::from(ticket.attempts));
     headers.insert(ours::CACHE.clone(), HeaderValue::from_static("miss"));
-    if let Some(limits) = &ticket.limits {
-        limit::put_headers(limits, ticket.endpoint.dialect(), &mut headers);
-    }
+    put_own(&mut headers, ticket);
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+/// The client's request id if it sent a sane one, else ours.
+pub(super) fn request_id(ticket: &Ticket) -> HeaderValue {
+    match &ticket.client_request_id {
+        Some(id) => id.clone(),
+        None => headers::text(&ticket.id.to_string()),
+    }
+}
+
+/// What this caller may know of its own limits.
+pub(super) fn put_own(headers: &mut HeaderMap, ticket: &Ticket) {
+    if let Some(limits) = &ticket.limits {
+        limit::put_headers(limits, ticket.endpoint.dialect(), headers);
+    }
 }

@@ -7,8 +7,9 @@ use super::answer::Answer;
 use super::headers::{self, Outgoing};
 use super::multipart::Form;
 use super::settle::Ticket;
-use super::{Proxy, Question, demo};
+use super::{Proxy, Question, demo, limit};
 use crate::base::metrics::METRICS;
+use crate::base::tasks::Phase;
 use crate::base::{AccountId, Clock, Error, ErrorKind, Now};
 use crate::dialect::splice::splice;
 use crate::dialect::{Dialect, Endpoint};
@@ -19,6 +20,7 @@ use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
 use std::borrow::Cow;
+use std::task::Poll;
 use std::time::Duration;
 
 /// The built-in demo's account.
@@ -28,8 +30,21 @@ const ERROR_BODY: usize = 64 << 10;
 /// How long a provider may take over its error's body.
 const ERROR_BODY_WAIT: Duration = Duration::from_secs(5);
 
-/// Asks the targets of the question's model in turn.
+/// Asks the targets of the question's model in turn, until shutdown cuts: whoever still waits for a first byte then gets
+/// an answer instead of a dead socket. The core's ticker wakes every call when the phase changes.
 pub(super) async fn run(proxy: &Proxy, question: &Question, ticket: &mut Ticket) -> Result<Answer, Error> {
+    let drain = &proxy.shared.drain;
+    let mut asking = std::pin::pin!(ask(proxy, question, ticket));
+    std::future::poll_fn(|cx| {
+        if drain.phase() >= Phase::Cut {
+            return Poll::Ready(Err(Error::new(ErrorKind::Overloaded, "the gateway is shutting down")));
+        }
+        asking.as_mut().poll(cx)
+    })
+    .await
+}
+
+async fn ask(proxy: &Proxy, question: &Question, ticket: &mut Ticket) -> Result<Answer, Error> {
     let plan = plan(proxy, ticket)?;
     let dialect = question.endpoint.dialect();
     let (mut tried, mut last) = (Tried::default(), None);
@@ -39,6 +54,7 @@ pub(super) async fn run(proxy: &Proxy, question: &Question, ticket: &mut Ticket)
         let picked = pick(&plan, &mut tried, &mut proxy.dice.lock(), now);
         let refusal = picked.refusal(now);
         let Pick::Go(target, probe) = picked else { return nobody_left(last, refusal, foreign, ticket) };
+        limit::hold_budget(proxy, ticket, &target)?;
         if target.account().id == DEMO {
             ticket.begin(target);
             return demo::answer(question, ticket).map(Answer::Demo);
@@ -80,6 +96,7 @@ pub(super) async fn upload(proxy: &Proxy, parts: &Parts, form: Form, ticket: &mu
     if target.account().provider.dialect != Dialect::OpenAi || target.account().id == DEMO {
         return nobody_left(None, None, true, ticket);
     }
+    limit::hold_budget(proxy, ticket, &target)?;
     ticket.begin(target.clone());
     let (body, length) = form.for_model(target.model.name());
     let body = CallBody::Stream(Box::pin(body), length);
@@ -161,12 +178,11 @@ async fn call(
     let timeouts = &proxy.shared.settings.timeouts;
     let path = path(ticket.endpoint, target.model.name(), parts);
     let own_id;
-    let request_id = match &ticket.client_request_id {
-        Some(id) => id,
-        None => {
-            own_id = headers::text(&ticket.id.to_string());
-            &own_id
-        }
+    let request_id = if let Some(id) = &ticket.client_request_id {
+        id
+    } else {
+        own_id = headers::text(&ticket.id.to_string());
+        &own_id
     };
     let outgoing = Outgoing { client: &parts.headers, account, request_id };
     let asked = Clock::now();

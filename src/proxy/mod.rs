@@ -6,6 +6,7 @@
 mod answer;
 mod attempt;
 mod auth;
+mod dedup;
 mod demo;
 mod headers;
 mod intake;
@@ -16,7 +17,7 @@ mod relay;
 mod settle;
 
 use crate::base::ids::RequestIds;
-use crate::base::tasks::{Drain, Phase};
+use crate::base::tasks::Drain;
 use crate::base::{Clock, Error, ErrorKind, Now, RequestId};
 use crate::config::{Settings, StreamUsage};
 use crate::dialect::peek::{Peek, peek};
@@ -24,22 +25,24 @@ use crate::dialect::{Dialect, Endpoint, estimate};
 use crate::routing::Dice;
 use crate::server::{Body, Peer, body};
 use crate::state::buckets::Limits;
+use crate::state::budgets::Budgets;
 use crate::state::catalog::{Catalog, Directory};
+use crate::state::dedup::{Claim, Dedup, Fingerprints};
 use crate::state::limiter::Limiter;
 use crate::state::usage::Usage as UsageBook;
 use crate::upstream::Client;
+use answer::Answer;
 use auth::Caller;
 use bytes::Bytes;
 use http::header::HeaderValue;
 use http::request::Parts;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
-pub use limit::default_limits;
+pub use limit::{dedup_limits, default_limits};
 use parking_lot::Mutex;
 use settle::Ticket;
 use std::ops::Range;
 use std::sync::Arc;
-use std::task::Poll;
 
 /// What all cores share.
 #[derive(Debug)]
@@ -52,6 +55,12 @@ pub struct Shared {
     pub usage: Arc<UsageBook>,
     /// Requests and tokens per minute, requests at once.
     pub limiter: Arc<Limiter>,
+    /// Dollars per key.
+    pub budgets: Arc<Budgets>,
+    /// Calls in flight and finished answers.
+    pub dedup: Arc<Dedup>,
+    /// Makes their fingerprints.
+    pub fingerprints: Fingerprints,
     /// The limits of who has none of its own.
     pub limits: Limits,
     /// The name that totals of requests without a target go under.
@@ -98,7 +107,7 @@ impl Proxy {
     }
 
     /// Answers one data-plane request.
-    pub async fn handle(&self, asked: Asked, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    pub async fn handle(self: &Arc<Self>, asked: Asked, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let started = Clock::now();
         let id = self.ids.next();
         let (parts, incoming) = request.into_parts();
@@ -122,7 +131,7 @@ impl Proxy {
 
     #[expect(clippy::too_many_arguments, reason = "the head's parts, taken apart once")]
     async fn steps(
-        &self,
+        self: &Arc<Self>,
         started: Now,
         id: RequestId,
         client_id: Option<HeaderValue>,
@@ -144,21 +153,20 @@ impl Proxy {
         )?;
         intake::check_content(endpoint, &parts.headers)?;
         let mut ticket = Ticket::open(Arc::clone(&self.shared), id, client_id, caller, endpoint, started);
-        let answer = self
-            .until_cut(async {
-                if endpoint == Endpoint::Transcriptions {
-                    self.upload(parts, incoming, &mut ticket).await
-                } else {
-                    self.question(asked, parts, incoming, &mut ticket).await
-                }
-            })
-            .await;
-        match answer {
-            Ok((answer, drops_usage)) => Ok(answer.into_response(ticket, drops_usage)),
-            Err(error) => {
-                ticket.failed(error.status(), error.kind.code());
-                Err(error)
+        let question = if endpoint == Endpoint::Transcriptions {
+            let answer = Box::pin(self.upload(parts, incoming, &mut ticket)).await;
+            return finish(answer, ticket, false);
+        } else {
+            self.question(asked, parts, incoming, &mut ticket).await
+        };
+        match question {
+            // Rare, and large: its future must not make every request's larger.
+            Ok((question, Some(claim))) => Box::pin(dedup::seated(self, question, ticket, &claim)).await,
+            Ok((question, None)) => {
+                let answer = attempt::run(self, &question, &mut ticket).await;
+                finish(answer, ticket, question.inject_usage(settings))
             }
+            Err(error) => finish(Err(error), ticket, false),
         }
     }
 
@@ -168,7 +176,7 @@ impl Proxy {
         parts: Parts,
         incoming: Incoming,
         ticket: &mut Ticket,
-    ) -> Result<(answer::Answer, bool), Error> {
+    ) -> Result<(Question, Option<Claim>), Error> {
         let settings = &self.shared.settings;
         let endpoint = asked.endpoint;
         let limit = if endpoint == Endpoint::Speech { settings.max_audio_body_bytes } else { settings.max_body_bytes };
@@ -189,21 +197,8 @@ impl Proxy {
         let stream = ticket.stream;
         limit::take(&self.shared, ticket, estimate::reservation(body.len(), peek.max_output))?;
         let question = Question { endpoint, parts, body, peek, stream };
-        let drops_usage = question.inject_usage(settings);
-        Ok((attempt::run(self, &question, ticket).await?, drops_usage))
-    }
-
-    /// Gives up when shutdown cuts: whoever still waits for a first byte then gets an answer instead of a dead socket.
-    /// Costs one load a poll; the core's ticker wakes every connection when the phase changes.
-    async fn until_cut<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let mut work = std::pin::pin!(work);
-        std::future::poll_fn(|cx| {
-            if self.shared.drain.phase() >= Phase::Cut {
-                return Poll::Ready(Err(Error::new(ErrorKind::Overloaded, "the gateway is shutting down")));
-            }
-            work.as_mut().poll(cx)
-        })
-        .await
+        let claim = dedup::claim(self, &question, ticket)?;
+        Ok((question, claim))
     }
 
     fn catalog(&self) -> Arc<Catalog> {
@@ -225,6 +220,17 @@ impl Proxy {
             &self.shared.directory,
             Clock::now(),
         )
+    }
+}
+
+/// The step's answer with its ticket in it, or its error with the ticket settled.
+fn finish(answer: Result<Answer, Error>, ticket: Ticket, drops_usage: bool) -> Result<Response<Body>, Error> {
+    match answer {
+        Ok(answer) => Ok(answer.into_response(ticket, drops_usage)),
+        Err(error) => {
+            ticket.failed(error.status(), error.kind.code());
+            Err(error)
+        }
     }
 }
 

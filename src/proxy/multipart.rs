@@ -27,7 +27,7 @@ impl Proxy {
         parts: Parts,
         mut incoming: Incoming,
         ticket: &mut Ticket,
-    ) -> Result<(Answer, bool), Error> {
+    ) -> Result<Answer, Error> {
         let limit = self.shared.settings.max_audio_body_bytes;
         let length = incoming.size_hint().exact();
         if incoming.size_hint().lower() > limit {
@@ -59,7 +59,7 @@ impl Proxy {
         ticket.requested_model = Arc::from(model);
         ticket.estimate = estimate::prompt_tokens(length.unwrap_or(0).min(1 << 20) as usize);
         let form = Form { head, range, rest: incoming, length, limit };
-        Ok((attempt::upload(self, &parts, form, ticket).await?, false))
+        attempt::upload(self, &parts, form, ticket).await
     }
 }
 

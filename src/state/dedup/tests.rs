@@ -109,6 +109,19 @@ fn the_oldest_follower_leads_when_the_leader_fails_before_its_first_byte() {
 }
 
 #[test]
+fn a_tail_that_saw_its_leader_fail_is_not_told_again_when_the_next_one_fails() {
+    let (table, claim) = (table(), claim(1, None, "q"));
+    let leader = lead(&table, &claim);
+    let mut tail = leader.tail().unwrap();
+    let mut heir = follow(&table, &claim);
+    drop(leader);
+    assert_eq!(read(&mut tail), "!");
+    let Poll::Ready(Some(Step::LeaderGone(second))) = next(&mut heir) else { panic!("it leads") };
+    drop(second);
+    assert_eq!(read(&mut tail), ".", "it ended before");
+}
+
+#[test]
 fn only_complete_2xx_answers_are_kept() {
     let (table, claim) = (table(), claim(1, None, "q"));
     let mut leader = lead(&table, &claim);

@@ -1,0 +1,280 @@
+//! Identical requests become one call: who leads, who follows, who is answered from memory.
+//!
+//! Only where the request says so (`Idempotency-Key`, `x-merido-dedup: on`, temperature 0 under `auto`). A leader runs as
+//! a task of its own from the start: hyper drops a handler when its client leaves, and the followers must not be cut.
+//! When nobody listens any more the task is dropped, and with it the provider's work.
+
+use super::answer::Answer;
+use super::headers::ours;
+use super::settle::{Outcome, Ticket};
+use super::{Proxy, Question, answer, attempt, auth, intake};
+use crate::base::tasks::spawn;
+use crate::base::{Clock, Error, ErrorKind};
+use crate::config::DedupMode;
+use crate::dialect::errors::error_event;
+use crate::server::body::Cut;
+use crate::server::{Body, Source};
+use crate::state::answer::Head;
+use crate::state::dedup::{Asked, Caller, Claim, Follower, Leader, Seat, Step};
+use crate::state::usage::CacheState;
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, response};
+use http_body::Body as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::sync::oneshot;
+
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+static X_MERIDO_DEDUP: HeaderName = HeaderName::from_static("x-merido-dedup");
+/// Longest `Idempotency-Key` taken.
+const KEY_MAX: usize = 256;
+
+/// What the leader's own client waits for: the head and a view of the body, or why there is none.
+type First = Result<(response::Parts, Option<Follower>), Error>;
+
+/// The request's claim, if it is to be shared at all; computed only then.
+pub(super) fn claim(proxy: &Proxy, question: &Question, ticket: &Ticket) -> Result<Option<Claim>, Error> {
+    let mode = proxy.shared.settings.dedup;
+    let headers = &question.parts.headers;
+    let wish = headers.get(&X_MERIDO_DEDUP).map(HeaderValue::as_bytes);
+    let named = headers.get(&IDEMPOTENCY_KEY);
+    let applies = match (mode, wish) {
+        (DedupMode::Off, _) | (_, Some(b"off")) => false,
+        (DedupMode::All, _) | (_, Some(b"on")) => true,
+        (DedupMode::Auto, _) => named.is_some() || question.peek.temperature_is_zero(),
+    };
+    if !applies {
+        return Ok(None);
+    }
+    if named.is_some_and(|key| key.is_empty() || key.len() > KEY_MAX) {
+        return Err(Error::malformed("`Idempotency-Key` must have 1 to 256 characters").param("Idempotency-Key"));
+    }
+    let caller = match &ticket.caller {
+        auth::Caller::Key(key) => Caller::Key(key.id),
+        auth::Caller::Anonymous(addr) => Caller::Address(*addr),
+    };
+    let version = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+    let path = question.parts.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+    Ok(Some(proxy.shared.fingerprints.claim(&Asked {
+        caller,
+        method: "POST",
+        path_and_query: path,
+        versions: &[version("anthropic-version"), version("anthropic-beta"), version("openai-beta")],
+        idempotency_key: named.map(HeaderValue::as_bytes),
+        catalog_version: proxy.shared.directory.version(),
+        body: &question.body,
+    })))
+}
+
+/// Answers a request that may be shared.
+pub(super) async fn seated(
+    proxy: &Arc<Proxy>,
+    question: Question,
+    mut ticket: Ticket,
+    claim: &Claim,
+) -> Result<Response<Body>, Error> {
+    let mut follower = match proxy.shared.dedup.seat(claim, Clock::now()) {
+        Seat::Hit(kept) => {
+            ticket.cache = CacheState::Dedup;
+            let response = replay(&kept.head, &ticket);
+            let status = kept.head.status.as_u16();
+            ticket.done(status, Some(crate::dialect::usage::Usage::default()), 0);
+            return Ok(response.map(|()| Body::full(kept.body.clone())));
+        }
+        Seat::Conflict => {
+            let error = Error::new(
+                ErrorKind::Unprocessable,
+                "this `Idempotency-Key` was used for another request; use a new one",
+            );
+            ticket.failed(error.status(), error.kind.code());
+            return Err(error.param("Idempotency-Key"));
+        }
+        Seat::Leader(leader) => return lead(proxy, question, ticket, leader).await,
+        Seat::Follower(follower) => follower,
+    };
+    loop {
+        match std::future::poll_fn(|cx| follower.poll_next(cx)).await {
+            Some(Step::Head(head)) => {
+                ticket.cache = CacheState::Dedup;
+                let response = replay(&head, &ticket);
+                let (status, left) = (head.status.as_u16(), length(&head.headers));
+                let events = head.stream();
+                let tail = Tail { follower, ticket: Some(ticket), status, left, endpoint: question.endpoint, events };
+                return Ok(response.map(|()| Body::stream(tail)));
+            }
+            // The leader failed before its first byte: this request makes the call.
+            Some(Step::LeaderGone(leader)) => return lead(proxy, question, ticket, leader).await,
+            Some(Step::Data(_)) => {}
+            Some(Step::Broken) | None => {
+                let error = Error::new(ErrorKind::UpstreamFailed, "the call this request was joined to broke off");
+                ticket.failed(error.status(), error.kind.code());
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// Makes the call in a task of its own and answers its client like a follower.
+async fn lead(proxy: &Arc<Proxy>, question: Question, ticket: Ticket, leader: Leader) -> Result<Response<Body>, Error> {
+    let (first, told) = oneshot::channel();
+    let endpoint = question.endpoint;
+    spawn("dedup leader", call(Arc::clone(proxy), question, ticket, leader, first));
+    let (parts, follower) = told.await.map_err(|_| Error::internal("the shared call ended without an answer"))??;
+    let Some(follower) = follower else {
+        return Err(Error::internal("the shared answer can't be followed"));
+    };
+    let (status, left) = (parts.status.as_u16(), length(&parts.headers));
+    let events = Head { status: parts.status, headers: parts.headers.clone() }.stream();
+    let mut response = Response::from_parts(parts, Body::empty());
+    response.headers_mut().remove(CONTENT_LENGTH);
+    let tail = Tail { follower, ticket: None, status, left, endpoint, events };
+    Ok(response.map(|_| Body::stream(tail)))
+}
+
+/// The leader's task. The ticket lives here: what the provider did is accounted for whoever still listens.
+async fn call(
+    proxy: Arc<Proxy>,
+    question: Question,
+    mut ticket: Ticket,
+    mut leader: Leader,
+    mut first: oneshot::Sender<First>,
+) {
+    let answered = {
+        let attempt = attempt::run(&proxy, &question, &mut ticket);
+        tokio::pin!(attempt);
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(answer) = attempt.as_mut().poll(cx) {
+                return Poll::Ready(Some(answer));
+            }
+            // The client this was begun for has left, and nobody else came.
+            if first.poll_closed(cx).is_ready() && leader.poll_deserted(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            Poll::Pending
+        })
+        .await
+    };
+    let answer: Answer = match answered {
+        None => return,
+        Some(Err(error)) => {
+            ticket.failed(error.status(), error.kind.code());
+            // First our own client, then the next in line: it must not wait for the lead it is about to give away.
+            let _ = first.send(Err(error));
+            return leader.fail();
+        }
+        Some(Ok(answer)) => answer,
+    };
+    let (mut parts, mut body) =
+        answer.into_response(ticket, question.inject_usage(&proxy.shared.settings)).into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    leader.head(Head { status: parts.status, headers: shared(&parts.headers) });
+    let _ = first.send(Ok((parts, leader.tail())));
+    loop {
+        let frame = std::future::poll_fn(|cx| {
+            if let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(cx) {
+                return Poll::Ready(Some(frame));
+            }
+            leader.poll_deserted(cx).map(|()| None)
+        });
+        match frame.await {
+            // Each listener is told by an error event of its own; nobody later finds half an answer.
+            Some(Some(Ok(_))) if body.is_broken() => return leader.fail(),
+            Some(Some(Ok(frame))) => {
+                if let Ok(data) = frame.into_data() {
+                    leader.push(data);
+                }
+            }
+            Some(None) => return leader.finish(Clock::now()),
+            Some(Some(Err(_))) | None => return leader.fail(),
+        }
+    }
+}
+
+/// What of a head is for everyone: nothing that names one request or one caller's limits.
+fn shared(headers: &HeaderMap) -> HeaderMap {
+    let own = |name: &HeaderName| {
+        let name = name.as_str();
+        name == "x-request-id"
+            || name == "date"
+            || name.starts_with("x-ratelimit-")
+            || name.starts_with("anthropic-ratelimit-")
+            || name == ours::CACHE.as_str()
+            || name == ours::OVERHEAD.as_str()
+    };
+    headers.iter().filter(|(name, _)| !own(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// A kept head as this request's own.
+fn replay(head: &Head, ticket: &Ticket) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = head.status;
+    let mut headers = head.headers.clone();
+    headers.remove(CONTENT_LENGTH);
+    answer::put_own(&mut headers, ticket);
+    headers.insert(ours::CACHE.clone(), HeaderValue::from_static("dedup"));
+    headers.insert(intake::X_REQUEST_ID.clone(), answer::request_id(ticket));
+    *response.headers_mut() = headers;
+    response
+}
+
+/// A shared body on its way to one client.
+struct Tail {
+    follower: Follower,
+    /// A follower's; the leader's own client has none, its task settles.
+    ticket: Option<Ticket>,
+    status: u16,
+    left: Option<u64>,
+    endpoint: crate::dialect::Endpoint,
+    events: bool,
+}
+
+impl Source for Tail {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+        let nothing = crate::dialect::usage::Usage::default();
+        let mut step = std::task::ready!(self.follower.poll_next(cx));
+        if matches!(step, Some(Step::Head(_))) {
+            // The leader's own client has its head already.
+            step = std::task::ready!(self.follower.poll_next(cx));
+        }
+        let whole = match step {
+            Some(Step::Data(data)) => {
+                if let Some(left) = &mut self.left {
+                    *left = left.saturating_sub(data.len() as u64);
+                }
+                if self.left == Some(0)
+                    && let Some(ticket) = self.ticket.take()
+                {
+                    // hyper does not poll again after the last byte of a known length.
+                    ticket.done(self.status, Some(nothing), 0);
+                }
+                return Poll::Ready(Some(Ok(data)));
+            }
+            None => true,
+            Some(_) => false,
+        };
+        if whole {
+            if let Some(ticket) = self.ticket.take() {
+                ticket.done(self.status, Some(nothing), 0);
+            }
+            return Poll::Ready(None);
+        }
+        let error = Error::new(ErrorKind::UpstreamFailed, "the provider broke off in the middle of its answer");
+        if let Some(mut ticket) = self.ticket.take() {
+            let code = error.kind.code();
+            ticket.outcome = Outcome::Broken { error: code, usage: Some(nothing), completion_estimate: 0 };
+        }
+        Poll::Ready(Some(if self.events { Ok(error_event(self.endpoint, &error)) } else { Err(Cut) }))
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        self.left
+    }
+}
