@@ -72,7 +72,7 @@ impl Setup {
 
     /// Starts it in a directory that stays.
     pub fn start_in(mut self, dir: &Path) -> TestGateway {
-        self.settings.data_dir = dir.to_owned();
+        dir.clone_into(&mut self.settings.data_dir);
         let store = Store::open(&StoreConfig::from(&self.settings)).unwrap();
         for account in self.accounts {
             block_on(store.add_account(account)).unwrap();
