@@ -120,11 +120,6 @@ impl TestGateway {
         let line = text.lines().find(|line| line.starts_with(name) && line[name.len()..].starts_with([' ', '{']));
         line.and_then(|line| line.rsplit_once(' ')?.1.parse().ok()).unwrap_or(0.0)
     }
-
-    /// Hands out the gateway itself, for tests of its end.
-    pub fn take(mut self) -> (Gateway, Store, Option<TempDir>) {
-        (self.gateway.take().unwrap(), self.store.take().unwrap(), self.dir.take())
-    }
 }
 
 impl Drop for TestGateway {
