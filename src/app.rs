@@ -186,6 +186,8 @@ impl Parts {
         mut orders: mpsc::UnboundedReceiver<Order>,
         ready: std::sync::mpsc::Sender<Result<(), String>>,
     ) {
+        // Before anybody hears that it serves: a signal that comes right then must find its handler.
+        let mut signals = Signals::new();
         let here = tokio::runtime::Handle::current();
         let background_tasks = Tasks::default();
         let drain = self.switch.drain();
@@ -243,7 +245,7 @@ impl Parts {
         drop(done_tx);
         self.serving.store(failed.is_none(), Ordering::Release);
         let _ = ready.send(failed.map_or(Ok(()), Err));
-        self.shut_down(&mut orders, &mut done).await;
+        self.shut_down(&mut signals, &mut orders, &mut done).await;
         // Every request has ended: whatever else waits for the last phase may go, too.
         self.switch.advance(Phase::Cut);
         writer_switch.advance(Phase::Cut);
@@ -255,8 +257,12 @@ impl Parts {
     }
 
     /// Waits for the order, then walks through the phases.
-    async fn shut_down(&self, orders: &mut mpsc::UnboundedReceiver<Order>, cores: &mut mpsc::Receiver<()>) {
-        let mut signals = Signals::new();
+    async fn shut_down(
+        &self,
+        signals: &mut Signals,
+        orders: &mut mpsc::UnboundedReceiver<Order>,
+        cores: &mut mpsc::Receiver<()>,
+    ) {
         let order = tokio::select! {
             order = orders.recv() => order.unwrap_or(Order::DrainNow),
             order = signals.next() => order,

@@ -247,6 +247,8 @@ metrics! {
     dedup_hits: Counter = "merido_dedup_hits_total";
     /// Requests refused by a limit of ours.
     rate_limited: Counter = "merido_rate_limited_total";
+    /// Tasks now running: one a client connection, and the background ones.
+    tasks: Gauge = "merido_tasks";
     /// Tasks that panicked (each is a defect).
     task_panics: Counter = "merido_task_panics_total";
 }

@@ -9,6 +9,7 @@ use super::multipart::Form;
 use super::settle::Ticket;
 use super::{Proxy, Question, demo, limit};
 use crate::base::metrics::METRICS;
+use crate::base::tasks::Phase;
 use crate::base::{AccountId, Clock, Error, ErrorKind, Now};
 use crate::dialect::splice::splice;
 use crate::dialect::{Dialect, Endpoint};
@@ -19,6 +20,7 @@ use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
 use std::borrow::Cow;
+use std::task::Poll;
 use std::time::Duration;
 
 /// The built-in demo's account.
@@ -28,8 +30,21 @@ const ERROR_BODY: usize = 64 << 10;
 /// How long a provider may take over its error's body.
 const ERROR_BODY_WAIT: Duration = Duration::from_secs(5);
 
-/// Asks the targets of the question's model in turn.
+/// Asks the targets of the question's model in turn, until shutdown cuts: whoever still waits for a first byte then gets
+/// an answer instead of a dead socket. The core's ticker wakes every call when the phase changes.
 pub(super) async fn run(proxy: &Proxy, question: &Question, ticket: &mut Ticket) -> Result<Answer, Error> {
+    let drain = &proxy.shared.drain;
+    let mut asking = std::pin::pin!(ask(proxy, question, ticket));
+    std::future::poll_fn(|cx| {
+        if drain.phase() >= Phase::Cut {
+            return Poll::Ready(Err(Error::new(ErrorKind::Overloaded, "the gateway is shutting down")));
+        }
+        asking.as_mut().poll(cx)
+    })
+    .await
+}
+
+async fn ask(proxy: &Proxy, question: &Question, ticket: &mut Ticket) -> Result<Answer, Error> {
     let plan = plan(proxy, ticket)?;
     let dialect = question.endpoint.dialect();
     let (mut tried, mut last) = (Tried::default(), None);

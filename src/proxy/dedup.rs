@@ -181,6 +181,8 @@ async fn call(
             leader.poll_deserted(cx).map(|()| None)
         });
         match frame.await {
+            // Each listener is told by an error event of its own; nobody later finds half an answer.
+            Some(Some(Ok(_))) if body.is_broken() => return leader.fail(),
             Some(Some(Ok(frame))) => {
                 if let Ok(data) = frame.into_data() {
                     leader.push(data);

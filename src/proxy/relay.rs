@@ -35,6 +35,7 @@ pub(super) struct Relay {
 enum State {
     Going,
     Ended,
+    Broken,
 }
 
 enum Meter {
@@ -90,7 +91,7 @@ impl Relay {
 
     /// The provider broke off, or shutdown cuts: the stream's last event, or nothing but the cut.
     fn broken(&mut self, error: &Error) -> Poll<Option<Result<Bytes, Cut>>> {
-        self.state = State::Ended;
+        self.state = State::Broken;
         let (usage, completion_estimate) = self.measured();
         let Some(mut ticket) = self.ticket.take() else { return Poll::Ready(None) };
         let event = match self.meter {
@@ -116,7 +117,7 @@ impl Relay {
 
 impl Source for Relay {
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
-        if self.state == State::Ended {
+        if self.state != State::Going {
             return Poll::Ready(None);
         }
         if self.drain.phase() >= Phase::Cut {
@@ -158,6 +159,10 @@ impl Source for Relay {
 
     fn remaining(&self) -> Option<u64> {
         self.left
+    }
+
+    fn is_broken(&self) -> bool {
+        self.state == State::Broken
     }
 }
 

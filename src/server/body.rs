@@ -26,6 +26,11 @@ pub trait Source: Send {
     fn remaining(&self) -> Option<u64> {
         None
     }
+
+    /// It has not come whole and never will, though it may have ended in good form (an error event).
+    fn is_broken(&self) -> bool {
+        false
+    }
 }
 
 /// A reply broke after its head had gone out.
@@ -68,6 +73,11 @@ impl Body {
     pub fn guarded(mut self, guard: impl Send + 'static) -> Self {
         self.guard = Some(Box::new(guard));
         self
+    }
+
+    /// What it said last was that it broke off: not to be kept for others. See [`Source::is_broken`].
+    pub fn is_broken(&self) -> bool {
+        matches!(&self.kind, Kind::Stream(source) if source.is_broken())
     }
 
     pub(super) fn busy(mut self, busy: super::conn::Busy) -> Self {

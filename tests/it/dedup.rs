@@ -143,3 +143,17 @@ fn it_applies_only_where_the_request_says_so() {
     let on = "x-merido-dedup: on\r\n";
     assert_eq!([ask(on, BODY), ask(on, BODY)].map(Option::unwrap), ["miss", "dedup"]);
 }
+
+#[test]
+fn a_stream_that_broke_off_is_not_kept() {
+    let provider = Provider::new(Script::Events(chat_events(&["one ", "two"], true), Then::End));
+    provider.then(Script::Events(chat_events(&["one "], false)[..1].to_vec(), Then::Break));
+    let gateway = Setup::openai(&provider).start();
+    let body = br#"{"model":"openai/gpt-4o-mini","stream":true,"temperature":0,"messages":[]}"#;
+    let ask = || post(gateway.addr, "/v1/chat/completions", "", body).text();
+    let broken = ask();
+    assert_eq!(broken.matches("upstream_failed").count(), 1, "{broken}");
+    let whole = ask();
+    assert!(whole.contains("two") && whole.contains("[DONE]"), "{whole}");
+    assert_eq!(provider.calls(), 2, "the broken one is not replayed");
+}

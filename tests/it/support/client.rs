@@ -88,6 +88,18 @@ impl Conn {
         }
     }
 
+    /// One whole answer with a known length; `None` when the connection broke.
+    pub fn try_answer(&mut self) -> Option<Answer> {
+        while !self.buffer.windows(4).any(|w| w == b"\r\n\r\n") {
+            let mut chunk = [0; 16 << 10];
+            match self.socket.read(&mut chunk) {
+                Ok(0) | Err(_) => return None,
+                Ok(n) => self.buffer.extend_from_slice(&chunk[..n]),
+            }
+        }
+        Some(self.answer())
+    }
+
     /// Reads until `needle` has come; everything so far.
     #[track_caller]
     pub fn read_until(&mut self, needle: &str) -> String {

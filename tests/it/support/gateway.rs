@@ -72,7 +72,7 @@ impl Setup {
 
     /// Starts it in a directory that stays.
     pub fn start_in(mut self, dir: &Path) -> TestGateway {
-        self.settings.data_dir = dir.to_owned();
+        dir.clone_into(&mut self.settings.data_dir);
         let store = Store::open(&StoreConfig::from(&self.settings)).unwrap();
         for account in self.accounts {
             block_on(store.add_account(account)).unwrap();
@@ -119,11 +119,6 @@ impl TestGateway {
         let text = super::client::get(self.addr, "/metrics", "").text();
         let line = text.lines().find(|line| line.starts_with(name) && line[name.len()..].starts_with([' ', '{']));
         line.and_then(|line| line.rsplit_once(' ')?.1.parse().ok()).unwrap_or(0.0)
-    }
-
-    /// Hands out the gateway itself, for tests of its end.
-    pub fn take(mut self) -> (Gateway, Store, Option<TempDir>) {
-        (self.gateway.take().unwrap(), self.store.take().unwrap(), self.dir.take())
     }
 }
 
