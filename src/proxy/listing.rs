@@ -2,8 +2,8 @@
 //!
 //! One shape serves the OpenAI and the Anthropic SDK alike: each finds its own fields and skips the other's.
 
-use super::Proxy;
 use super::auth::{Caller, may_use};
+use super::{Proxy, percent_decode};
 use crate::base::{Error, ErrorKind};
 use crate::dialect::Dialect;
 use crate::server::{Body, Peer, body};
@@ -29,9 +29,14 @@ impl Proxy {
         let catalog = self.catalog();
         let entries = entries(&catalog, &caller);
         if let Some(name) = one {
-            return match entries.get_key_value(name) {
+            // SDKs escape the slash of `provider/model`.
+            let name = match percent_decode(name) {
+                Ok(name) => name,
+                Err(error) => return body::error(dialect, &error, ""),
+            };
+            return match entries.get_key_value(&name) {
                 Some((name, entry)) => body::json(StatusCode::OK, &object(name, entry)),
-                None => body::error(dialect, &unknown(name), ""),
+                None => body::error(dialect, &unknown(&name), ""),
             };
         }
         let data: Vec<Value> = entries.iter().map(|(name, entry)| object(name, entry)).collect();
