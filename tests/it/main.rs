@@ -5,7 +5,11 @@
 #![allow(unreachable_pub, missing_docs, reason = "a binary's modules: who may see them is nobody's question")]
 
 mod dedup;
+mod disconnect;
 mod docker;
+mod fallback;
+mod passhead;
+mod passthrough;
 mod sdk;
 mod smoke;
 mod support;
