@@ -83,6 +83,12 @@ impl Conn {
         }
     }
 
+    /// Reads whatever comes next.
+    #[track_caller]
+    pub fn read_more(&mut self) {
+        assert!(self.more() > 0, "the connection ended: {}", String::from_utf8_lossy(&self.buffer));
+    }
+
     fn more(&mut self) -> usize {
         let mut chunk = [0; 16 << 10];
         let n = self.socket.read(&mut chunk).unwrap();
