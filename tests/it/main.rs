@@ -8,6 +8,7 @@ mod dedup;
 mod disconnect;
 mod docker;
 mod fallback;
+mod limits;
 mod passhead;
 mod passthrough;
 mod sdk;
