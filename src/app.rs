@@ -187,14 +187,14 @@ impl Parts {
         ready: std::sync::mpsc::Sender<Result<(), String>>,
     ) {
         let here = tokio::runtime::Handle::current();
-        let background = Tasks::default();
+        let background_tasks = Tasks::default();
         let drain = self.switch.drain();
-        background.spawn(&here, "refresh", refresher.run(drain.clone(), self.store.bell()));
+        background_tasks.spawn(&here, "refresh", refresher.run(drain.clone(), self.store.bell()));
         // The writer must outlive the last request: it has a switch of its own.
         let writer_switch = DrainSwitch::new();
-        let writing = Tasks::default();
+        let writer_tasks = Tasks::default();
         match Writer::new(self.store.clone(), Arc::clone(&self.usage)) {
-            Ok(writer) => writing.spawn(&here, "usage writer", writer.run(writer_switch.drain())),
+            Ok(writer) => writer_tasks.spawn(&here, "usage writer", writer.run(writer_switch.drain())),
             Err(error) => {
                 let _ = ready.send(Err(error.to_string()));
                 return;
@@ -247,10 +247,10 @@ impl Parts {
         // Every request has ended: whatever else waits for the last phase may go, too.
         self.switch.advance(Phase::Cut);
         writer_switch.advance(Phase::Cut);
-        for name in writing.wait(STORE_GRACE).await {
+        for name in writer_tasks.wait(STORE_GRACE).await {
             tracing::error!(task = name, "did not end in time; its last batch is lost");
         }
-        background.wait(STORE_GRACE).await;
+        background_tasks.wait(STORE_GRACE).await;
         tracing::info!("ended");
     }
 

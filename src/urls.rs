@@ -9,6 +9,7 @@ use crate::base::{Error, ErrorKind};
 use crate::dialect::{Dialect, Endpoint};
 use crate::proxy::{Asked, Proxy};
 use crate::server::{Body, Handler, Peer, body};
+use http::header::{ALLOW, HeaderValue};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response};
 use std::ops::Range;
@@ -77,6 +78,13 @@ impl Urls {
         Self { proxy, admin, control }
     }
 
+    fn wrong_method(&self, dialect: Dialect, request: &Request<Incoming>, allowed: &'static str) -> Response<Body> {
+        let error = Error::new(ErrorKind::MethodNotAllowed, format!("this endpoint takes {allowed}"));
+        let mut response = self.proxy.refuse(dialect, request.headers(), &error);
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+        response
+    }
+
     async fn control(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let admin = Arc::clone(&self.admin);
         let answer = spawn_on(&self.control, "control request", async move { admin.handle(request, peer).await });
@@ -98,17 +106,17 @@ impl Handler for Urls {
                 return self.proxy.model_groups(request.headers(), peer);
             }
             Route::Models(_) | Route::ModelGroups => {
-                return body::error(Dialect::OpenAi, &method_not_allowed("GET"), "");
+                return self.wrong_method(Dialect::OpenAi, &request, "GET");
             }
             Route::Data(endpoint, model) => (endpoint, model),
         };
         if request.method() != Method::POST {
-            return body::error(endpoint.dialect(), &method_not_allowed("POST"), "");
+            return self.wrong_method(endpoint.dialect(), &request, "POST");
         }
         if peer.control_only {
             let full = Error::new(ErrorKind::Overloaded, "too many connections; try again")
                 .retry_after(std::time::Duration::from_secs(1));
-            return body::error(endpoint.dialect(), &full, "");
+            return self.proxy.refuse(endpoint.dialect(), request.headers(), &full);
         }
         self.proxy.handle(Asked { endpoint, model_in_path: model }, request, peer).await
     }
@@ -117,10 +125,6 @@ impl Handler for Urls {
 /// HEAD is a GET whose body hyper leaves out.
 fn reads(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
-}
-
-fn method_not_allowed(allowed: &'static str) -> Error {
-    Error::new(ErrorKind::MethodNotAllowed, format!("this endpoint takes {allowed}"))
 }
 
 #[cfg(test)]

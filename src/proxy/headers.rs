@@ -18,11 +18,11 @@ impl Headers for Outgoing<'_> {
     fn visit(&self, put: &mut dyn FnMut(&str, &[u8])) {
         let more = names_more(self.client);
         for (name, value) in self.client {
-            if !stays_here(name.as_str())
-                && !(more && named(self.client).any(|other| other.eq_ignore_ascii_case(name.as_str())))
-            {
-                put(name.as_str(), value.as_bytes());
+            let name = name.as_str();
+            if stays_here(name) || more && named(self.client).any(|other| other.eq_ignore_ascii_case(name)) {
+                continue;
             }
+            put(name, value.as_bytes());
         }
         put("x-request-id", self.request_id.as_bytes());
         if let Some(credential) = &self.account.credential {

@@ -3,6 +3,7 @@
 //! One shape serves the OpenAI and the Anthropic SDK alike: each finds its own fields and skips the other's.
 
 use super::auth::{Caller, may_use};
+use super::intake::X_REQUEST_ID;
 use super::{Proxy, percent_decode};
 use crate::base::{Error, ErrorKind};
 use crate::dialect::Dialect;
@@ -24,7 +25,7 @@ impl Proxy {
         let dialect = if headers.contains_key("anthropic-version") { Dialect::Anthropic } else { Dialect::OpenAi };
         let caller = match self.caller(headers, peer) {
             Ok(caller) => caller,
-            Err(error) => return body::error(dialect, &error, ""),
+            Err(error) => return self.refuse(dialect, headers, &error),
         };
         let catalog = self.catalog();
         let entries = entries(&catalog, &caller);
@@ -32,11 +33,11 @@ impl Proxy {
             // SDKs escape the slash of `provider/model`.
             let name = match percent_decode(name) {
                 Ok(name) => name,
-                Err(error) => return body::error(dialect, &error, ""),
+                Err(error) => return self.refuse(dialect, headers, &error),
             };
             return match entries.get_key_value(&name) {
-                Some((name, entry)) => body::json(StatusCode::OK, &object(name, entry)),
-                None => body::error(dialect, &unknown(&name), ""),
+                Some((name, entry)) => self.listed(headers, &object(name, entry)),
+                None => self.refuse(dialect, headers, &unknown(&name)),
             };
         }
         let data: Vec<Value> = entries.iter().map(|(name, entry)| object(name, entry)).collect();
@@ -47,14 +48,14 @@ impl Proxy {
             "has_more": false,
             "data": data,
         });
-        body::json(StatusCode::OK, &list)
+        self.listed(headers, &list)
     }
 
     /// The same with providers, context windows and prices, in the shape that dashboards of other gateways read.
     pub fn model_groups(&self, headers: &http::HeaderMap, peer: Peer) -> Response<Body> {
         let caller = match self.caller(headers, peer) {
             Ok(caller) => caller,
-            Err(error) => return body::error(Dialect::OpenAi, &error, ""),
+            Err(error) => return self.refuse(Dialect::OpenAi, headers, &error),
         };
         let catalog = self.catalog();
         let data: Vec<Value> = entries(&catalog, &caller)
@@ -73,7 +74,13 @@ impl Proxy {
                 })
             })
             .collect();
-        body::json(StatusCode::OK, &json!({ "data": data }))
+        self.listed(headers, &json!({ "data": data }))
+    }
+
+    fn listed(&self, headers: &http::HeaderMap, list: &Value) -> Response<Body> {
+        let mut response = body::json(StatusCode::OK, list);
+        response.headers_mut().insert(X_REQUEST_ID.clone(), self.shown_id(headers));
+        response
     }
 }
 

@@ -21,7 +21,7 @@ use crate::base::tasks::Drain;
 use crate::base::{Clock, Error, ErrorKind, Now, RequestId};
 use crate::config::{Settings, StreamUsage};
 use crate::dialect::peek::{Peek, peek};
-use crate::dialect::{Endpoint, estimate};
+use crate::dialect::{Dialect, Endpoint, estimate};
 use crate::routing::Dice;
 use crate::server::{Body, Peer, body};
 use crate::state::buckets::Limits;
@@ -118,8 +118,7 @@ impl Proxy {
             Ok(response) => response,
             Err(error) => {
                 let shown = client_id.unwrap_or_else(|| headers::text(&id.to_string()));
-                let mut response = body::error(dialect, &error, shown.to_str().unwrap_or_default());
-                response.headers_mut().insert(intake::X_REQUEST_ID.clone(), shown);
+                let mut response = refusal(dialect, &error, shown);
                 // Who is refused needs them most.
                 if let Some(limits) = &limits {
                     limit::put_headers(limits, dialect, response.headers_mut());
@@ -127,6 +126,16 @@ impl Proxy {
                 response
             }
         }
+    }
+
+    /// Refuses a request that never became one of the data plane's (wrong method, no permit).
+    pub fn refuse(&self, dialect: Dialect, headers: &http::HeaderMap, error: &Error) -> Response<Body> {
+        refusal(dialect, error, self.shown_id(headers))
+    }
+
+    /// The id that a request goes by outside: its client's when that is sane, else a new one of ours.
+    fn shown_id(&self, headers: &http::HeaderMap) -> HeaderValue {
+        intake::client_request_id(headers).unwrap_or_else(|| headers::text(&self.ids.next().to_string()))
     }
 
     #[expect(clippy::too_many_arguments, reason = "the head's parts, taken apart once")]
@@ -217,7 +226,7 @@ impl Proxy {
         auth::identify(
             headers,
             None,
-            crate::dialect::Dialect::OpenAi,
+            Dialect::OpenAi,
             peer,
             &self.shared.settings,
             &self.shared.directory,
@@ -245,6 +254,12 @@ impl Question {
             && matches!(self.endpoint, Endpoint::Chat | Endpoint::Completions)
             && !self.peek.include_usage()
     }
+}
+
+fn refusal(dialect: Dialect, error: &Error, shown: HeaderValue) -> Response<Body> {
+    let mut response = body::error(dialect, error, shown.to_str().unwrap_or_default());
+    response.headers_mut().insert(intake::X_REQUEST_ID.clone(), shown);
+    response
 }
 
 fn percent_decode(raw: &str) -> Result<String, Error> {

@@ -29,7 +29,9 @@ fn number(answer: &Answer, name: &str) -> u64 {
 /// All requests are on their way before the first answer is read.
 fn at_once(gateway: &TestGateway, count: usize, wire: &[u8]) -> Vec<Answer> {
     let mut conns: Vec<Conn> = (0..count).map(|_| Conn::open(gateway.addr)).collect();
-    conns.iter_mut().for_each(|conn| conn.send(wire));
+    for conn in &mut conns {
+        conn.send(wire);
+    }
     conns.iter_mut().map(Conn::answer).collect()
 }
 
@@ -191,7 +193,9 @@ fn aborted_streams_give_their_slots_back() {
     let wire = post_bytes(CHAT, &head, br#"{"model":"openai/m","stream":true}"#);
     for round in 1..=5 {
         let mut conns: Vec<Conn> = (0..20).map(|_| Conn::open(gateway.addr)).collect();
-        conns.iter_mut().for_each(|conn| conn.send(&wire));
+        for conn in &mut conns {
+            conn.send(&wire);
+        }
         eventually("all are running", || provider.calls() == round * 20);
         for conn in conns.iter_mut().step_by(2) {
             assert!(conn.read_until("\r\n\r\n").starts_with("HTTP/1.1 200 "), "round {round}");

@@ -2,8 +2,12 @@
 //! provider behind it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "the other side has threads and a clock of its own")]
+#![allow(clippy::float_cmp, reason = "counters are whole numbers")]
 #![allow(unreachable_pub, missing_docs, reason = "a binary's modules: who may see them is nobody's question")]
 
+mod bad_input;
+mod bad_provider;
 mod dedup;
 mod disconnect;
 mod docker;

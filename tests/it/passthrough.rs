@@ -167,10 +167,9 @@ fn whole_replies_arrive_whole_however_they_are_framed() {
 
 #[test]
 fn streams_split_anywhere_arrive_as_they_were() {
-    let events = format!(
-        ": ping\n\ndata: {{\"choices\":[{{\"delta\":{{\"content\":\"\u{1f600}\u{e9}\"}}}}]}}\r\n\r\nevent: odd\ndata: one\ndata: two\n\n\
-         data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":5,\"completion_tokens\":3}}}}\n\ndata: [DONE]\n\nid: 7"
-    );
+    let events = ": ping\n\ndata: {\"choices\":[{\"delta\":{\"content\":\"\u{1f600}\u{e9}\"}}]}\r\n\r\nevent: odd\ndata: one\n\
+        data: two\n\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":3}}\n\n\
+        data: [DONE]\n\nid: 7";
     let provider = Provider::new(Script::Close);
     let gateway = Setup::openai(&provider).start();
     let body = br#"{"model":"openai/m","stream":true,"stream_options":{"include_usage":true}}"#;

@@ -2,7 +2,9 @@
 
 pub mod child;
 pub mod client;
+pub mod dialects;
 pub mod gateway;
+
 pub mod provider;
 
 use std::time::{Duration, Instant};
