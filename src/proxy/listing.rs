@@ -2,9 +2,9 @@
 //!
 //! One shape serves the OpenAI and the Anthropic SDK alike: each finds its own fields and skips the other's.
 
-use super::Proxy;
 use super::auth::{Caller, may_use};
 use super::intake::X_REQUEST_ID;
+use super::{Proxy, percent_decode};
 use crate::base::{Error, ErrorKind};
 use crate::dialect::Dialect;
 use crate::server::{Body, Peer, body};
@@ -30,9 +30,14 @@ impl Proxy {
         let catalog = self.catalog();
         let entries = entries(&catalog, &caller);
         if let Some(name) = one {
-            return match entries.get_key_value(name) {
+            // SDKs escape the slash of `provider/model`.
+            let name = match percent_decode(name) {
+                Ok(name) => name,
+                Err(error) => return self.refuse(dialect, headers, &error),
+            };
+            return match entries.get_key_value(&name) {
                 Some((name, entry)) => self.listed(headers, &object(name, entry)),
-                None => self.refuse(dialect, headers, &unknown(name)),
+                None => self.refuse(dialect, headers, &unknown(&name)),
             };
         }
         let data: Vec<Value> = entries.iter().map(|(name, entry)| object(name, entry)).collect();

@@ -28,7 +28,7 @@ use crate::state::buckets::Limits;
 use crate::state::budgets::Budgets;
 use crate::state::catalog::{Catalog, Directory};
 use crate::state::dedup::{Claim, Dedup, Fingerprints};
-use crate::state::limiter::Limiter;
+use crate::state::limiter::{LimitHeaders, Limiter};
 use crate::state::usage::Usage as UsageBook;
 use crate::upstream::Client;
 use answer::Answer;
@@ -113,9 +113,17 @@ impl Proxy {
         let (parts, incoming) = request.into_parts();
         let client_id = intake::client_request_id(&parts.headers);
         let dialect = asked.endpoint.dialect();
-        match self.steps(started, id, client_id.clone(), asked, parts, incoming, peer).await {
+        let mut limits = None;
+        match self.steps(started, id, client_id.clone(), asked, parts, incoming, peer, &mut limits).await {
             Ok(response) => response,
-            Err(error) => refusal(dialect, &error, client_id.unwrap_or_else(|| id.header())),
+            Err(error) => {
+                let mut response = refusal(dialect, &error, client_id.unwrap_or_else(|| id.header()));
+                // Who is refused needs them most.
+                if let Some(limits) = &limits {
+                    limit::put_headers(limits, dialect, response.headers_mut());
+                }
+                response
+            }
         }
     }
 
@@ -139,6 +147,7 @@ impl Proxy {
         parts: Parts,
         incoming: Incoming,
         peer: Peer,
+        limits: &mut Option<LimitHeaders>,
     ) -> Result<Response<Body>, Error> {
         let settings = &self.shared.settings;
         let endpoint = asked.endpoint;
@@ -155,10 +164,12 @@ impl Proxy {
         let mut ticket = Ticket::open(Arc::clone(&self.shared), id, client_id, caller, endpoint, started);
         let question = if endpoint == Endpoint::Transcriptions {
             let answer = Box::pin(self.upload(parts, incoming, &mut ticket)).await;
+            *limits = ticket.limits;
             return finish(answer, ticket, false);
         } else {
             self.question(asked, parts, incoming, &mut ticket).await
         };
+        *limits = ticket.limits;
         match question {
             // Rare, and large: its future must not make every request's larger.
             Ok((question, Some(claim))) => Box::pin(dedup::seated(self, question, ticket, &claim)).await,

@@ -138,7 +138,7 @@ impl Ticket {
                 METRICS.requests_abandoned.inc();
                 // Nothing had come back yet: the provider may have worked on the prompt, and was told to stop.
                 let (usage, estimated) = if *relayed {
-                    self.or_estimate(*usage, *completion_estimate)
+                    self.so_far(*usage, *completion_estimate)
                 } else if self.attempts > 0 {
                     (Usage { prompt: self.estimate, ..Usage::default() }, true)
                 } else {
@@ -147,7 +147,7 @@ impl Ticket {
                 (*status, usage, estimated, Some("client_gone"))
             }
             Outcome::Broken { error, usage, completion_estimate } => {
-                let (usage, estimated) = self.or_estimate(*usage, *completion_estimate);
+                let (usage, estimated) = self.so_far(*usage, *completion_estimate);
                 (502, usage, estimated, Some(*error))
             }
             Outcome::Failed { status, error } => (*status, Usage::default(), false, Some(*error)),
@@ -168,6 +168,18 @@ impl Ticket {
             hold.settle(self.attempts, cost_nanos);
         }
         self.record(took, cost_nanos, status, usage, estimated, error);
+    }
+
+    /// What an answer that broke off used. Anthropic's streams begin with one token of output and name the real number
+    /// at their end only: until then what was relayed is the better count.
+    fn so_far(&self, usage: Option<Usage>, completion_estimate: u64) -> (Usage, bool) {
+        match usage {
+            Some(usage) if self.stream && self.endpoint == Endpoint::Messages => {
+                let completion = usage.completion.max(completion_estimate);
+                (Usage { completion, ..usage }, completion > usage.completion)
+            }
+            usage => self.or_estimate(usage, completion_estimate),
+        }
     }
 
     fn or_estimate(&self, usage: Option<Usage>, completion_estimate: u64) -> (Usage, bool) {

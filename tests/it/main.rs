@@ -3,14 +3,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 #![allow(clippy::disallowed_methods, reason = "threads and clocks of the world around the gateway, not of its own")]
+#![allow(clippy::float_cmp, reason = "counters are whole numbers")]
 #![allow(unreachable_pub, missing_docs, reason = "a binary's modules: who may see them is nobody's question")]
 
 mod bad_input;
 mod bad_provider;
 mod cli;
 mod dedup;
+mod disconnect;
 mod docker;
+mod fallback;
 mod leaks;
+mod limits;
+mod passhead;
+mod passthrough;
 mod sdk;
 mod secrets;
 mod shutdown;

@@ -61,7 +61,11 @@ pub struct Conn {
 
 impl Conn {
     pub fn open(addr: SocketAddr) -> Self {
-        let socket = TcpStream::connect(addr).unwrap();
+        Self::on(TcpStream::connect(addr).unwrap())
+    }
+
+    /// On a socket that is connected already.
+    pub fn on(socket: TcpStream) -> Self {
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         Self { socket, buffer: Vec::new() }
@@ -110,6 +114,12 @@ impl Conn {
             }
             assert!(self.more() > 0, "the connection ended before `{needle}`: {text}");
         }
+    }
+
+    /// Reads whatever comes next.
+    #[track_caller]
+    pub fn read_more(&mut self) {
+        assert!(self.more() > 0, "the connection ended: {}", String::from_utf8_lossy(&self.buffer));
     }
 
     fn more(&mut self) -> usize {
