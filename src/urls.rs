@@ -7,7 +7,7 @@ use crate::admin::Admin;
 use crate::base::tasks::spawn_on;
 use crate::base::{Error, ErrorKind};
 use crate::dialect::{Dialect, Endpoint};
-use crate::proxy::{Asked, Proxy};
+use crate::proxy::{Asked, LISTING, Proxy};
 use crate::server::{Body, Handler, Peer, body};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response};
@@ -21,6 +21,12 @@ pub struct Urls {
     proxy: Arc<Proxy>,
     admin: Arc<Admin>,
     control: Handle,
+}
+
+/// The switchboard of the control plane's own listener: no model is asked anything there. Runs on the control runtime.
+#[derive(Debug)]
+pub struct AdminUrls {
+    admin: Arc<Admin>,
 }
 
 /// Where a path leads.
@@ -87,6 +93,22 @@ impl Urls {
     }
 }
 
+impl AdminUrls {
+    /// For `admin` alone.
+    pub fn new(admin: Arc<Admin>) -> Self {
+        Self { admin }
+    }
+}
+
+impl Handler for AdminUrls {
+    async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        match route(request.uri().path()) {
+            Route::Control => self.admin.handle(request, peer).await,
+            _ => body::control_error(&Error::new(ErrorKind::NotFound, "models are not served on this listener")),
+        }
+    }
+}
+
 impl Handler for Urls {
     async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let (endpoint, model) = match route(request.uri().path()) {
@@ -98,17 +120,21 @@ impl Handler for Urls {
                 return self.proxy.model_groups(request.headers(), peer);
             }
             Route::Models(_) | Route::ModelGroups => {
-                return body::error(Dialect::OpenAi, &method_not_allowed("GET"), "");
+                let error = method_not_allowed("GET");
+                return self.proxy.refuse(Dialect::OpenAi, LISTING, &error, request.headers(), peer);
             }
             Route::Data(endpoint, model) => (endpoint, model),
         };
-        if request.method() != Method::POST {
-            return body::error(endpoint.dialect(), &method_not_allowed("POST"), "");
-        }
-        if peer.control_only {
-            let full = Error::new(ErrorKind::Overloaded, "too many connections; try again")
-                .retry_after(std::time::Duration::from_secs(1));
-            return body::error(endpoint.dialect(), &full, "");
+        let refused = if request.method() != Method::POST {
+            Some(method_not_allowed("POST"))
+        } else if peer.control_only {
+            let full = Error::new(ErrorKind::Overloaded, "too many connections; try again");
+            Some(full.retry_after(std::time::Duration::from_secs(1)))
+        } else {
+            None
+        };
+        if let Some(error) = refused {
+            return self.proxy.refuse(endpoint.dialect(), endpoint.name(), &error, request.headers(), peer);
         }
         self.proxy.handle(Asked { endpoint, model_in_path: model }, request, peer).await
     }

@@ -3,6 +3,7 @@
 //! `handle` reads as the list of steps; each step's result is the next one's argument, so their order can't be broken
 //! by accident. No step waits for a store or for another instance. Whatever ends a request, `settle` hears of it once.
 
+mod access;
 mod answer;
 mod attempt;
 mod auth;
@@ -21,7 +22,7 @@ use crate::base::tasks::Drain;
 use crate::base::{Clock, Error, ErrorKind, Now, RequestId};
 use crate::config::{Settings, StreamUsage};
 use crate::dialect::peek::{Peek, peek};
-use crate::dialect::{Endpoint, estimate};
+use crate::dialect::{Dialect, Endpoint, estimate};
 use crate::routing::Dice;
 use crate::server::{Body, Peer, body};
 use crate::state::buckets::Limits;
@@ -31,6 +32,7 @@ use crate::state::dedup::{Claim, Dedup, Fingerprints};
 use crate::state::limiter::Limiter;
 use crate::state::usage::Usage as UsageBook;
 use crate::upstream::Client;
+pub use access::{AccessLines, LISTING};
 use answer::Answer;
 use auth::Caller;
 use bytes::Bytes;
@@ -67,6 +69,8 @@ pub struct Shared {
     pub no_model: Arc<str>,
     /// Where shutdown stands.
     pub drain: Drain,
+    /// Takes access lines, if any are wanted.
+    pub access: Option<Arc<AccessLines>>,
 }
 
 /// The data plane of one core.
@@ -112,42 +116,52 @@ impl Proxy {
         let id = self.ids.next();
         let (parts, incoming) = request.into_parts();
         let client_id = intake::client_request_id(&parts.headers);
-        let dialect = asked.endpoint.dialect();
-        match self.steps(started, id, client_id.clone(), asked, parts, incoming, peer).await {
-            Ok(response) => response,
+        let endpoint = asked.endpoint;
+        let ticket = match self.admit(started, id, client_id.clone(), endpoint, &parts, peer) {
+            Ok(ticket) => ticket,
             Err(error) => {
-                let shown = client_id.unwrap_or_else(|| headers::text(&id.to_string()));
-                let mut response = body::error(dialect, &error, shown.to_str().unwrap_or_default());
-                response.headers_mut().insert(intake::X_REQUEST_ID.clone(), shown);
-                response
+                self.refused(started, id, client_id.clone(), endpoint.name(), &error, &parts.headers, peer);
+                return error_response(endpoint.dialect(), &error, client_id, id);
             }
+        };
+        match self.steps(asked, parts, incoming, ticket).await {
+            Ok(response) => response,
+            Err(error) => error_response(endpoint.dialect(), &error, client_id, id),
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the head's parts, taken apart once")]
-    async fn steps(
-        self: &Arc<Self>,
+    /// Who calls, and whether we read on: from the head alone.
+    fn admit(
+        &self,
         started: Now,
         id: RequestId,
         client_id: Option<HeaderValue>,
-        asked: Asked,
-        parts: Parts,
-        incoming: Incoming,
+        endpoint: Endpoint,
+        parts: &Parts,
         peer: Peer,
-    ) -> Result<Response<Body>, Error> {
-        let settings = &self.shared.settings;
-        let endpoint = asked.endpoint;
+    ) -> Result<Ticket, Error> {
         let caller = auth::identify(
             &parts.headers,
             parts.uri.query(),
             endpoint.dialect(),
             peer,
-            settings,
+            &self.shared.settings,
             &self.shared.directory,
             started,
         )?;
         intake::check_content(endpoint, &parts.headers)?;
-        let mut ticket = Ticket::open(Arc::clone(&self.shared), id, client_id, caller, endpoint, started);
+        Ok(Ticket::open(Arc::clone(&self.shared), id, client_id, caller, endpoint, started))
+    }
+
+    async fn steps(
+        self: &Arc<Self>,
+        asked: Asked,
+        parts: Parts,
+        incoming: Incoming,
+        mut ticket: Ticket,
+    ) -> Result<Response<Body>, Error> {
+        let settings = &self.shared.settings;
+        let endpoint = asked.endpoint;
         let question = if endpoint == Endpoint::Transcriptions {
             let answer = Box::pin(self.upload(parts, incoming, &mut ticket)).await;
             return finish(answer, ticket, false);
@@ -209,13 +223,20 @@ impl Proxy {
         auth::identify(
             headers,
             None,
-            crate::dialect::Dialect::OpenAi,
+            Dialect::OpenAi,
             peer,
             &self.shared.settings,
             &self.shared.directory,
             Clock::now(),
         )
     }
+}
+
+fn error_response(dialect: Dialect, error: &Error, client_id: Option<HeaderValue>, id: RequestId) -> Response<Body> {
+    let shown = client_id.unwrap_or_else(|| headers::text(&id.to_string()));
+    let mut response = body::error(dialect, error, shown.to_str().unwrap_or_default());
+    response.headers_mut().insert(intake::X_REQUEST_ID.clone(), shown);
+    response
 }
 
 /// The step's answer with its ticket in it, or its error with the ticket settled.
