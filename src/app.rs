@@ -207,19 +207,19 @@ impl Parts {
         ready: std::sync::mpsc::Sender<Result<(), String>>,
     ) {
         let here = tokio::runtime::Handle::current();
-        let background = Tasks::default();
+        let background_tasks = Tasks::default();
         let drain = self.switch.drain();
-        background.spawn(&here, "refresh", refresher.run(drain.clone(), self.store.bell()));
+        background_tasks.spawn(&here, "refresh", refresher.run(drain.clone(), self.store.bell()));
         let (days, bytes) = (self.settings.log_retention_days, self.settings.log_max_bytes);
-        background.spawn(&here, "retention", retention::run(self.store.clone(), days, bytes, drain.clone()));
+        background_tasks.spawn(&here, "retention", retention::run(self.store.clone(), days, bytes, drain.clone()));
         if let Some(tls) = &self.tls {
-            background.spawn(&here, "certificate", Arc::clone(tls).watch(drain.clone()));
+            background_tasks.spawn(&here, "certificate", Arc::clone(tls).watch(drain.clone()));
         }
         // The writer must outlive the last request: it has a switch of its own.
         let writer_switch = DrainSwitch::new();
-        let writing = Tasks::default();
+        let writer_tasks = Tasks::default();
         match Writer::new(self.store.clone(), Arc::clone(&self.usage)) {
-            Ok(writer) => writing.spawn(&here, "usage writer", writer.run(writer_switch.drain())),
+            Ok(writer) => writer_tasks.spawn(&here, "usage writer", writer.run(writer_switch.drain())),
             Err(error) => {
                 let _ = ready.send(Err(error.to_string()));
                 return;
@@ -235,7 +235,7 @@ impl Parts {
         let format = self.settings.log_format.unwrap_or_else(LogFormat::by_terminal);
         let access = AccessLines::new(self.settings.access_log, format).map(Arc::new);
         if let Some(access) = &access {
-            writing.spawn(&here, "access log", Arc::clone(access).run(writer_switch.drain()));
+            writer_tasks.spawn(&here, "access log", Arc::clone(access).run(writer_switch.drain()));
         }
         if let Some(listener) = admin_listener {
             let own = AdminParts {
@@ -244,7 +244,7 @@ impl Parts {
                 drain: drain.clone(),
                 tls: self.tls.clone(),
             };
-            background.spawn(&here, "control plane", own.run(listener));
+            background_tasks.spawn(&here, "control plane", own.run(listener));
         }
         let shared = Arc::new(Shared {
             settings: Arc::clone(&self.settings),
@@ -288,10 +288,10 @@ impl Parts {
         // Every request has ended: whatever else waits for the last phase may go, too.
         self.switch.advance(Phase::Cut);
         writer_switch.advance(Phase::Cut);
-        for name in writing.wait(STORE_GRACE).await {
+        for name in writer_tasks.wait(STORE_GRACE).await {
             tracing::error!(task = name, "did not end in time; its last batch is lost");
         }
-        background.wait(STORE_GRACE).await;
+        background_tasks.wait(STORE_GRACE).await;
         tracing::info!("ended");
     }
 

@@ -9,6 +9,7 @@ use crate::base::{Error, ErrorKind};
 use crate::dialect::{Dialect, Endpoint};
 use crate::proxy::{Asked, LISTING, Proxy};
 use crate::server::{Body, Handler, Peer, body};
+use http::header::{ALLOW, HeaderValue};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response};
 use std::ops::Range;
@@ -83,6 +84,20 @@ impl Urls {
         Self { proxy, admin, control }
     }
 
+    fn wrong_method(
+        &self,
+        dialect: Dialect,
+        endpoint: &'static str,
+        request: &Request<Incoming>,
+        peer: Peer,
+        allowed: &'static str,
+    ) -> Response<Body> {
+        let error = Error::new(ErrorKind::MethodNotAllowed, format!("this endpoint takes {allowed}"));
+        let mut response = self.proxy.refuse(dialect, endpoint, &error, request.headers(), peer);
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+        response
+    }
+
     async fn control(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let admin = Arc::clone(&self.admin);
         let answer = spawn_on(&self.control, "control request", async move { admin.handle(request, peer).await });
@@ -120,28 +135,20 @@ impl Handler for Urls {
                 return self.proxy.model_groups(request.headers(), peer);
             }
             Route::Models(_) | Route::ModelGroups => {
-                let error = method_not_allowed("GET");
-                return self.proxy.refuse(Dialect::OpenAi, LISTING, &error, request.headers(), peer);
+                return self.wrong_method(Dialect::OpenAi, LISTING, &request, peer, "GET");
             }
             Route::Data(endpoint, model) => (endpoint, model),
         };
-        let refused = if request.method() != Method::POST {
-            Some(method_not_allowed("POST"))
-        } else if peer.control_only {
-            let full = Error::new(ErrorKind::Overloaded, "too many connections; try again");
-            Some(full.retry_after(std::time::Duration::from_secs(1)))
-        } else {
-            None
-        };
-        if let Some(error) = refused {
-            return self.proxy.refuse(endpoint.dialect(), endpoint.name(), &error, request.headers(), peer);
+        if request.method() != Method::POST {
+            return self.wrong_method(endpoint.dialect(), endpoint.name(), &request, peer, "POST");
+        }
+        if peer.control_only {
+            let full = Error::new(ErrorKind::Overloaded, "too many connections; try again")
+                .retry_after(std::time::Duration::from_secs(1));
+            return self.proxy.refuse(endpoint.dialect(), endpoint.name(), &full, request.headers(), peer);
         }
         self.proxy.handle(Asked { endpoint, model_in_path: model }, request, peer).await
     }
-}
-
-fn method_not_allowed(allowed: &'static str) -> Error {
-    Error::new(ErrorKind::MethodNotAllowed, format!("this endpoint takes {allowed}"))
 }
 
 #[cfg(test)]

@@ -163,12 +163,11 @@ async fn call(
     let timeouts = &proxy.shared.settings.timeouts;
     let path = path(ticket.endpoint, target.model.name(), parts);
     let own_id;
-    let request_id = match &ticket.client_request_id {
-        Some(id) => id,
-        None => {
-            own_id = headers::text(&ticket.id.to_string());
-            &own_id
-        }
+    let request_id = if let Some(id) = &ticket.client_request_id {
+        id
+    } else {
+        own_id = headers::text(&ticket.id.to_string());
+        &own_id
     };
     let outgoing = Outgoing { client: &parts.headers, account, request_id };
     let asked = Clock::now();

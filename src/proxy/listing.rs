@@ -2,9 +2,10 @@
 //!
 //! One shape serves the OpenAI and the Anthropic SDK alike: each finds its own fields and skips the other's.
 
-use super::Proxy;
 use super::access::LISTING;
 use super::auth::{Caller, may_use};
+use super::intake::X_REQUEST_ID;
+use super::{Proxy, shown_id};
 use crate::base::{Clock, Error, ErrorKind};
 use crate::dialect::Dialect;
 use crate::server::{Body, Peer, body};
@@ -47,7 +48,7 @@ impl Proxy {
         peer: Peer,
         show: impl FnOnce(&Entries<'_>) -> Result<Value, Error>,
     ) -> Response<Body> {
-        let started = Clock::now();
+        let (started, id) = (Clock::now(), self.ids.next());
         let shown = self.caller(headers, peer).and_then(|caller| {
             let catalog = self.catalog();
             let shown = show(&entries(&catalog, &caller))?;
@@ -55,8 +56,10 @@ impl Proxy {
         });
         match shown {
             Ok((value, caller)) => {
-                self.listing_line(started, headers, caller);
-                body::json(StatusCode::OK, &value)
+                self.listing_line(started, id, headers, caller);
+                let mut response = body::json(StatusCode::OK, &value);
+                response.headers_mut().insert(X_REQUEST_ID.clone(), shown_id(headers, id));
+                response
             }
             Err(error) => self.refuse(dialect, LISTING, &error, headers, peer),
         }

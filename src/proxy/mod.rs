@@ -120,13 +120,16 @@ impl Proxy {
         let ticket = match self.admit(started, id, client_id.clone(), endpoint, &parts, peer) {
             Ok(ticket) => ticket,
             Err(error) => {
-                self.refused(started, id, client_id.clone(), endpoint.name(), &error, &parts.headers, peer);
-                return error_response(endpoint.dialect(), &error, client_id, id);
+                self.refused(started, id, endpoint.name(), &error, &parts.headers, peer);
+                return refusal(endpoint.dialect(), &error, shown_id(&parts.headers, id));
             }
         };
         match self.steps(asked, parts, incoming, ticket).await {
             Ok(response) => response,
-            Err(error) => error_response(endpoint.dialect(), &error, client_id, id),
+            Err(error) => {
+                let shown = client_id.unwrap_or_else(|| headers::text(&id.to_string()));
+                refusal(endpoint.dialect(), &error, shown)
+            }
         }
     }
 
@@ -232,11 +235,9 @@ impl Proxy {
     }
 }
 
-fn error_response(dialect: Dialect, error: &Error, client_id: Option<HeaderValue>, id: RequestId) -> Response<Body> {
-    let shown = client_id.unwrap_or_else(|| headers::text(&id.to_string()));
-    let mut response = body::error(dialect, error, shown.to_str().unwrap_or_default());
-    response.headers_mut().insert(intake::X_REQUEST_ID.clone(), shown);
-    response
+/// The id that a request goes by outside: its client's when that is sane, else ours.
+fn shown_id(headers: &http::HeaderMap, id: RequestId) -> HeaderValue {
+    intake::client_request_id(headers).unwrap_or_else(|| headers::text(&id.to_string()))
 }
 
 /// The step's answer with its ticket in it, or its error with the ticket settled.
@@ -258,6 +259,12 @@ impl Question {
             && matches!(self.endpoint, Endpoint::Chat | Endpoint::Completions)
             && !self.peek.include_usage()
     }
+}
+
+fn refusal(dialect: Dialect, error: &Error, shown: HeaderValue) -> Response<Body> {
+    let mut response = body::error(dialect, error, shown.to_str().unwrap_or_default());
+    response.headers_mut().insert(intake::X_REQUEST_ID.clone(), shown);
+    response
 }
 
 fn percent_decode(raw: &str) -> Result<String, Error> {

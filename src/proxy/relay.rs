@@ -70,7 +70,9 @@ impl Relay {
             Meter::Events(meter) => (meter.usage(), meter.content_estimate()),
             Meter::Tail { kept, .. } => {
                 let mut tail = BytesMut::new();
-                kept.iter().for_each(|part| tail.extend_from_slice(part));
+                for part in kept {
+                    tail.extend_from_slice(part);
+                }
                 let usage = self.ticket.as_ref().and_then(|ticket| usage::from_body(ticket.endpoint, &tail));
                 (usage, tail.len() as u64 / 4)
             }

@@ -126,21 +126,21 @@ pub(super) async fn run<S, H>(
     let state = Arc::new(State { what: AtomicU8::new(FRESH), alarm, alarms, timeouts });
     let io = TokioIo::new(Tracked::new(socket, Arc::clone(&state)));
     let service = Serve { handler, peer, state: Arc::clone(&state) };
-    let conn = hyper::server::conn::http1::Builder::new()
+    let http = hyper::server::conn::http1::Builder::new()
         .half_close(false)
         .max_headers(128)
         .max_buf_size(128 << 10)
-        .pipeline_flush(true)
+        // Not `pipeline_flush`: with it the 400 to a head that can't be read would stay in the buffer.
         .serve_connection(io, service);
     // The core's ticker wakes every connection when the phase of shutdown changes (`Alarms::wake_all`).
-    Life { conn, state, drain, told: false, hurried: false }.await;
+    Life { http, state, drain, told: false, hurried: false }.await;
 }
 
 struct Life<I, H>
 where
     H: Handler,
 {
-    conn: hyper::server::conn::http1::Connection<I, Serve<H>>,
+    http: hyper::server::conn::http1::Connection<I, Serve<H>>,
     state: Arc<State>,
     drain: Drain,
     told: bool,
@@ -166,7 +166,7 @@ where
             return false;
         }
         self.told = true;
-        Pin::new(&mut self.conn).graceful_shutdown();
+        Pin::new(&mut self.http).graceful_shutdown();
         true
     }
 }
@@ -180,11 +180,11 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.finish();
-        if Pin::new(&mut self.conn).poll(cx).is_ready() {
+        if Pin::new(&mut self.http).poll(cx).is_ready() {
             return Poll::Ready(());
         }
         // Its first request came with this very poll: hyper must hear of the end before it waits for another.
-        if self.finish() && Pin::new(&mut self.conn).poll(cx).is_ready() {
+        if self.finish() && Pin::new(&mut self.http).poll(cx).is_ready() {
             return Poll::Ready(());
         }
         // Slow head, idle too long, or a client that stopped reading: dropping the connection cancels all of it.

@@ -7,7 +7,7 @@
 mod format;
 
 use super::auth::Caller;
-use super::{Proxy, error_response, intake};
+use super::{Proxy, intake, refusal, shown_id};
 use crate::base::metrics::METRICS;
 use crate::base::tasks::{Drain, Phase};
 use crate::base::telemetry::LogFormat;
@@ -138,17 +138,15 @@ impl Proxy {
         headers: &HeaderMap,
         peer: Peer,
     ) -> Response<Body> {
-        let (now, id, client_id) = (Clock::now(), self.ids.next(), intake::client_request_id(headers));
-        self.refused(now, id, client_id.clone(), endpoint, error, headers, peer);
-        error_response(dialect, error, client_id, id)
+        let id = self.ids.next();
+        self.refused(Clock::now(), id, endpoint, error, headers, peer);
+        refusal(dialect, error, shown_id(headers, id))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what a ticket would hold, had there been one")]
     pub(super) fn refused(
         &self,
         started: Now,
         id: RequestId,
-        client_request_id: Option<HeaderValue>,
         endpoint: &'static str,
         error: &Error,
         headers: &HeaderMap,
@@ -162,30 +160,24 @@ impl Proxy {
         }
         let Some(access) = self.shared.access.as_ref().filter(|access| access.wants(status)) else { return };
         let caller = Caller::Anonymous(intake::client_addr(headers, peer, &self.shared.settings.trusted_proxies));
-        let bare = bare(started, id, client_request_id, caller, endpoint);
+        let bare = bare(started, id, headers, caller, endpoint);
         access.push(Line { status, error: Some(error.kind.code()), ..bare });
     }
 
     /// A listing was answered.
-    pub(super) fn listing_line(&self, started: Now, headers: &HeaderMap, caller: Caller) {
+    pub(super) fn listing_line(&self, started: Now, id: RequestId, headers: &HeaderMap, caller: Caller) {
         if let Some(access) = self.shared.access.as_ref().filter(|access| access.wants(200)) {
-            access.push(bare(started, self.ids.next(), intake::client_request_id(headers), caller, LISTING));
+            access.push(bare(started, id, headers, caller, LISTING));
         }
     }
 }
 
 /// A line about a request that no provider heard of.
-fn bare(
-    started: Now,
-    id: RequestId,
-    client_request_id: Option<HeaderValue>,
-    caller: Caller,
-    endpoint: &'static str,
-) -> Line {
+fn bare(started: Now, id: RequestId, headers: &HeaderMap, caller: Caller, endpoint: &'static str) -> Line {
     Line {
         unix_ms: Clock::unix_ms(),
         id,
-        client_request_id,
+        client_request_id: intake::client_request_id(headers),
         caller,
         endpoint,
         requested_model: Arc::from(""),

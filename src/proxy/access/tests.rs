@@ -6,7 +6,8 @@ use crate::state::catalog::Key;
 fn line(model: &str, status: u16) -> Line {
     let caller = Caller::Anonymous([10, 0, 0, 9].into());
     let id = RequestId { epoch: 1, n: 2 };
-    let bare = bare(Clock::now(), id, Some(HeaderValue::from_static("mine")), caller, "chat");
+    let headers = HeaderMap::from_iter([(intake::X_REQUEST_ID.clone(), HeaderValue::from_static("mine"))]);
+    let bare = bare(Clock::now(), id, &headers, caller, "chat");
     Line { requested_model: Arc::from(model), status, ..bare }
 }
 

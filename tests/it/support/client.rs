@@ -71,6 +71,23 @@ impl Conn {
         self.socket.write_all(bytes).unwrap();
     }
 
+    /// Sends as much as the other end still takes; false when it had closed.
+    pub fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.socket.write_all(bytes).is_ok()
+    }
+
+    /// Waits for the other end to close; false when it has not after twenty seconds. What came before is dropped.
+    pub fn closes(&mut self) -> bool {
+        let mut chunk = [0; 16 << 10];
+        loop {
+            match self.socket.read(&mut chunk) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(e) => return e.kind() == std::io::ErrorKind::ConnectionReset,
+            }
+        }
+    }
+
     /// Reads until `needle` has come; everything so far.
     #[track_caller]
     pub fn read_until(&mut self, needle: &str) -> String {

@@ -1,7 +1,9 @@
 //! What every test needs: a gateway on a free port, a scripted provider, a raw HTTP client, patience instead of sleeps.
 
 pub mod client;
+pub mod dialects;
 pub mod gateway;
+
 pub mod provider;
 
 use std::time::{Duration, Instant};

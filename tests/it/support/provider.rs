@@ -127,6 +127,11 @@ impl Provider {
         *self.shared.always.lock() = script;
     }
 
+    /// Scripts not yet used.
+    pub fn pending(&self) -> usize {
+        self.shared.scripts.lock().len()
+    }
+
     /// All requests so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.shared.seen.lock().clone()
