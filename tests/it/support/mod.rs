@@ -5,6 +5,7 @@ pub mod dialects;
 pub mod gateway;
 
 pub mod provider;
+pub mod tls;
 
 use std::time::{Duration, Instant};
 
