@@ -7,7 +7,7 @@ use crate::admin::Admin;
 use crate::base::tasks::spawn_on;
 use crate::base::{Error, ErrorKind};
 use crate::dialect::{Dialect, Endpoint};
-use crate::proxy::{Asked, Proxy};
+use crate::proxy::{Asked, LISTING, Proxy};
 use crate::server::{Body, Handler, Peer, body};
 use http::header::{ALLOW, HeaderValue};
 use hyper::body::Incoming;
@@ -22,6 +22,12 @@ pub struct Urls {
     proxy: Arc<Proxy>,
     admin: Arc<Admin>,
     control: Handle,
+}
+
+/// The switchboard of the control plane's own listener: no model is asked anything there. Runs on the control runtime.
+#[derive(Debug)]
+pub struct AdminUrls {
+    admin: Arc<Admin>,
 }
 
 /// Where a path leads.
@@ -78,9 +84,16 @@ impl Urls {
         Self { proxy, admin, control }
     }
 
-    fn wrong_method(&self, dialect: Dialect, request: &Request<Incoming>, allowed: &'static str) -> Response<Body> {
+    fn wrong_method(
+        &self,
+        dialect: Dialect,
+        endpoint: &'static str,
+        request: &Request<Incoming>,
+        peer: Peer,
+        allowed: &'static str,
+    ) -> Response<Body> {
         let error = Error::new(ErrorKind::MethodNotAllowed, format!("this endpoint takes {allowed}"));
-        let mut response = self.proxy.refuse(dialect, request.headers(), &error);
+        let mut response = self.proxy.refuse(dialect, endpoint, &error, request.headers(), peer);
         response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         response
     }
@@ -91,6 +104,22 @@ impl Urls {
         match answer.await {
             Ok(response) => response,
             Err(_) => body::control_error(&Error::internal("the request failed; the log has more")),
+        }
+    }
+}
+
+impl AdminUrls {
+    /// For `admin` alone.
+    pub fn new(admin: Arc<Admin>) -> Self {
+        Self { admin }
+    }
+}
+
+impl Handler for AdminUrls {
+    async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        match route(request.uri().path()) {
+            Route::Control => self.admin.handle(request, peer).await,
+            _ => body::control_error(&Error::new(ErrorKind::NotFound, "models are not served on this listener")),
         }
     }
 }
@@ -107,17 +136,17 @@ impl Handler for Urls {
                 return self.proxy.model_groups(request.headers(), peer);
             }
             Route::Models(_) | Route::ModelGroups => {
-                return self.wrong_method(Dialect::OpenAi, &request, "GET");
+                return self.wrong_method(Dialect::OpenAi, LISTING, &request, peer, "GET");
             }
             Route::Data(endpoint, model) => (endpoint, model),
         };
         if request.method() != Method::POST {
-            return self.wrong_method(endpoint.dialect(), &request, "POST");
+            return self.wrong_method(endpoint.dialect(), endpoint.name(), &request, peer, "POST");
         }
         if peer.control_only {
             let full = Error::new(ErrorKind::Overloaded, "too many connections; try again")
                 .retry_after(std::time::Duration::from_secs(1));
-            return self.proxy.refuse(endpoint.dialect(), request.headers(), &full);
+            return self.proxy.refuse(endpoint.dialect(), endpoint.name(), &full, request.headers(), peer);
         }
         self.proxy.handle(Asked { endpoint, model_in_path: model }, request, peer).await
     }

@@ -2,7 +2,7 @@
 
 use super::args::{AddModel, AddProvider, CreateKey, CreateToken};
 use super::print::{listing, object, time};
-use super::{Command, Keys, Models, Providers, Stop, Tokens, check};
+use super::{Command, Keys, Models, Providers, Stop, Tokens, check, healthcheck};
 use crate::base::ids::BadId;
 use crate::base::{Clock, Dialect, Secret, seal};
 use crate::config::{RouteSpec, Settings, TargetSpec};
@@ -25,6 +25,7 @@ pub async fn run(
     match command {
         Command::Start(_) => Err(Stop::failure("`start` is not run here")),
         Command::HashPassword => hash_password(input, out),
+        Command::Healthcheck => healthcheck::healthcheck(settings).await,
         Command::Check => check::check(settings, out).await,
         Command::Migrate => {
             let version = open()?.schema_version().await?;

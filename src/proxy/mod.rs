@@ -3,6 +3,7 @@
 //! `handle` reads as the list of steps; each step's result is the next one's argument, so their order can't be broken
 //! by accident. No step waits for a store or for another instance. Whatever ends a request, `settle` hears of it once.
 
+mod access;
 mod answer;
 mod attempt;
 mod auth;
@@ -31,6 +32,7 @@ use crate::state::dedup::{Claim, Dedup, Fingerprints};
 use crate::state::limiter::{LimitHeaders, Limiter};
 use crate::state::usage::Usage as UsageBook;
 use crate::upstream::Client;
+pub use access::{AccessLines, LISTING};
 use answer::Answer;
 use auth::Caller;
 use bytes::Bytes;
@@ -67,6 +69,8 @@ pub struct Shared {
     pub no_model: Arc<str>,
     /// Where shutdown stands.
     pub drain: Drain,
+    /// Takes access lines, if any are wanted.
+    pub access: Option<Arc<AccessLines>>,
 }
 
 /// The data plane of one core.
@@ -112,56 +116,61 @@ impl Proxy {
         let id = self.ids.next();
         let (parts, incoming) = request.into_parts();
         let client_id = intake::client_request_id(&parts.headers);
-        let dialect = asked.endpoint.dialect();
+        let endpoint = asked.endpoint;
+        let ticket = match self.admit(started, id, client_id.clone(), endpoint, &parts, peer) {
+            Ok(ticket) => ticket,
+            Err(error) => {
+                self.refused(started, id, endpoint.name(), &error, &parts.headers, peer);
+                return refusal(endpoint.dialect(), &error, shown_id(&parts.headers, id));
+            }
+        };
         let mut limits = None;
-        match self.steps(started, id, client_id.clone(), asked, parts, incoming, peer, &mut limits).await {
+        match self.steps(asked, parts, incoming, ticket, &mut limits).await {
             Ok(response) => response,
             Err(error) => {
-                let mut response = refusal(dialect, &error, client_id.unwrap_or_else(|| id.header()));
+                let mut response = refusal(endpoint.dialect(), &error, client_id.unwrap_or_else(|| id.header()));
                 // Who is refused needs them most.
                 if let Some(limits) = &limits {
-                    limit::put_headers(limits, dialect, response.headers_mut());
+                    limit::put_headers(limits, endpoint.dialect(), response.headers_mut());
                 }
                 response
             }
         }
     }
 
-    /// Refuses a request that never became one of the data plane's (wrong method, no permit).
-    pub fn refuse(&self, dialect: Dialect, headers: &http::HeaderMap, error: &Error) -> Response<Body> {
-        refusal(dialect, error, self.shown_id(headers))
-    }
-
-    /// The id that a request goes by outside: its client's when that is sane, else a new one of ours.
-    fn shown_id(&self, headers: &http::HeaderMap) -> HeaderValue {
-        intake::client_request_id(headers).unwrap_or_else(|| self.ids.next().header())
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the head's parts, taken apart once")]
-    async fn steps(
-        self: &Arc<Self>,
+    /// Who calls, and whether we read on: from the head alone.
+    fn admit(
+        &self,
         started: Now,
         id: RequestId,
         client_id: Option<HeaderValue>,
-        asked: Asked,
-        parts: Parts,
-        incoming: Incoming,
+        endpoint: Endpoint,
+        parts: &Parts,
         peer: Peer,
-        limits: &mut Option<LimitHeaders>,
-    ) -> Result<Response<Body>, Error> {
-        let settings = &self.shared.settings;
-        let endpoint = asked.endpoint;
+    ) -> Result<Ticket, Error> {
         let caller = auth::identify(
             &parts.headers,
             parts.uri.query(),
             endpoint.dialect(),
             peer,
-            settings,
+            &self.shared.settings,
             &self.shared.directory,
             started,
         )?;
         intake::check_content(endpoint, &parts.headers)?;
-        let mut ticket = Ticket::open(Arc::clone(&self.shared), id, client_id, caller, endpoint, started);
+        Ok(Ticket::open(Arc::clone(&self.shared), id, client_id, caller, endpoint, started))
+    }
+
+    async fn steps(
+        self: &Arc<Self>,
+        asked: Asked,
+        parts: Parts,
+        incoming: Incoming,
+        mut ticket: Ticket,
+        limits: &mut Option<LimitHeaders>,
+    ) -> Result<Response<Body>, Error> {
+        let settings = &self.shared.settings;
+        let endpoint = asked.endpoint;
         let question = if endpoint == Endpoint::Transcriptions {
             let answer = Box::pin(self.upload(parts, incoming, &mut ticket)).await;
             *limits = ticket.limits;
@@ -232,6 +241,11 @@ impl Proxy {
             Clock::now(),
         )
     }
+}
+
+/// The id that a request goes by outside: its client's when that is sane, else ours.
+fn shown_id(headers: &http::HeaderMap, id: RequestId) -> HeaderValue {
+    intake::client_request_id(headers).unwrap_or_else(|| id.header())
 }
 
 /// The step's answer with its ticket in it, or its error with the ticket settled.

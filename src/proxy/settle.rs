@@ -5,6 +5,7 @@
 //! to bounded queues that others drain.
 
 use super::Shared;
+use super::access::{self, Line};
 use super::auth::Caller;
 use crate::base::metrics::METRICS;
 use crate::base::{AccountId, Clock, KeyId, Now, RequestId};
@@ -220,6 +221,9 @@ impl Ticket {
             reasoning: usage.reasoning,
         };
         let failed = status >= 400;
+        if let Some(access) = self.shared.access.as_ref().filter(|access| access.wants(status)) {
+            access.push(self.line(unix_ms, took, status, tokens, error));
+        }
         let key = self.caller.key();
         let account = self.target.as_ref().map(Target::account);
         let name = self.target.as_ref().map(|target| target.model.shared_name());
@@ -251,6 +255,27 @@ impl Ticket {
             estimated,
             sampled: 1,
         });
+    }
+
+    fn line(&self, unix_ms: u64, took: Duration, status: u16, tokens: Tokens, error: Option<&'static str>) -> Line {
+        Line {
+            unix_ms,
+            id: self.id,
+            client_request_id: self.client_request_id.clone(),
+            caller: self.caller.clone(),
+            endpoint: self.endpoint.name(),
+            requested_model: access::short(&self.requested_model),
+            target: self.target.as_ref().map(|to| (Arc::clone(to.account()), Arc::clone(to.model.shared_name()))),
+            status,
+            stream: self.stream,
+            cache: self.cache,
+            attempts: self.attempts,
+            tokens,
+            latency: took,
+            first_byte: self.first_byte.map(|first| first.since(self.started)),
+            overhead: self.overhead,
+            error,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! A reply that is whole is one frame, written with its head in one system call. A streamed one is a [`Source`] polled
 //! by hyper; when it breaks after its head has gone out, the connection is cut, so no client takes half for whole.
 
+use super::conn::Busy;
 use crate::base::{Error, ErrorKind};
 use crate::dialect::Dialect;
 use crate::dialect::errors::error_body;
@@ -42,7 +43,7 @@ pub struct Body {
     kind: Kind,
     /// Dropped with the body: marks the connection idle again.
     guard: Option<Box<dyn Any + Send>>,
-    busy: Option<super::conn::Busy>,
+    busy: Option<Busy>,
 }
 
 enum Kind {
@@ -80,7 +81,7 @@ impl Body {
         matches!(&self.kind, Kind::Stream(source) if source.is_broken())
     }
 
-    pub(super) fn busy(mut self, busy: super::conn::Busy) -> Self {
+    pub(super) fn busy(mut self, busy: Busy) -> Self {
         self.busy = Some(busy);
         self
     }
@@ -109,7 +110,10 @@ impl http_body::Body for Body {
     type Error = Cut;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        match &mut self.kind {
+        if let Some(Busy::Stream(stream)) = &self.busy {
+            stream.wanted();
+        }
+        let polled = match &mut self.kind {
             Kind::Empty => Poll::Ready(None),
             Kind::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -117,7 +121,11 @@ impl http_body::Body for Body {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Kind::Stream(source) => source.poll_chunk(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data))),
+        };
+        if let (Some(Busy::Stream(stream)), Poll::Ready(Some(_))) = (&self.busy, &polled) {
+            stream.gave();
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -6,12 +6,14 @@
 #![allow(clippy::float_cmp, reason = "counters are whole numbers")]
 #![allow(unreachable_pub, missing_docs, reason = "a binary's modules: who may see them is nobody's question")]
 
+mod access_log;
 mod bad_input;
 mod bad_provider;
 mod cli;
 mod dedup;
 mod disconnect;
 mod docker;
+mod edge;
 mod fallback;
 mod leaks;
 mod limits;

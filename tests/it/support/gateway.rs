@@ -3,7 +3,7 @@
 use super::provider::Provider;
 use merido::app::Gateway;
 use merido::base::Secret;
-use merido::config::{RouteSpec, Settings};
+use merido::config::{AccessLog, RouteSpec, Settings};
 use merido::store::rows::{CreatedKey, KeySpec, LoggedRow, NewAccount};
 use merido::store::{Store, StoreConfig};
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ pub struct Setup {
 impl Setup {
     /// Nothing but defaults, a free port and two workers.
     pub fn new() -> Self {
-        let settings = Settings { port: 0, workers: 2, ..Settings::default() };
+        let settings = Settings { port: 0, workers: 2, access_log: AccessLog::Off, ..Settings::default() };
         Self { settings, accounts: Vec::new() }
     }
 
@@ -90,6 +90,11 @@ impl Setup {
 }
 
 impl TestGateway {
+    /// The control plane's own listener.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.gateway.as_ref().unwrap().admin_addr().unwrap()
+    }
+
     /// Makes a key and waits until the gateway knows it.
     pub fn key(&self, spec: KeySpec) -> String {
         let created = self.create_key(spec);

@@ -6,6 +6,7 @@ pub mod dialects;
 pub mod gateway;
 pub mod process;
 pub mod provider;
+pub mod tls;
 
 use std::time::{Duration, Instant};
 
