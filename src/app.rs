@@ -2,7 +2,9 @@
 //!
 //! The one file that sees the whole house. Nothing is decided here but who gets what.
 
-use crate::admin::{Admin, Health};
+mod sweeps;
+
+use crate::admin::{Admin, AdminParts, Health, LiveBus};
 use crate::base::alarms::Alarms;
 use crate::base::ids::RequestIds;
 use crate::base::tasks::{self, Drain, DrainSwitch, Phase, Tasks};
@@ -12,8 +14,11 @@ use crate::cli::Stop;
 use crate::config::Settings;
 use crate::proxy::{self, Proxy, Shared};
 use crate::server::{self, ConnTimeouts, Core, Permits};
+use crate::state::bus::Bus;
 use crate::state::catalog::Directory;
 use crate::state::limiter::Limiter;
+use crate::state::throttle::Throttle;
+use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
 use crate::store::refresh::{Refresher, Sources};
 use crate::store::writer::Writer;
@@ -141,6 +146,8 @@ struct Parts {
     store: Store,
     usage: Arc<UsageBook>,
     limiter: Arc<Limiter>,
+    throttle: Arc<Throttle>,
+    unknown: Arc<UnknownKeys>,
     switch: DrainSwitch,
     permits: Arc<Permits>,
     serving: Arc<AtomicBool>,
@@ -157,6 +164,9 @@ impl Parts {
         Ok(Self {
             usage: Arc::new(UsageBook::new(settings.log_rows_per_second)),
             limiter: Arc::default(),
+            throttle: Arc::default(),
+            // Only its count of strikes is used: all keys are in memory, so no answer needs remembering.
+            unknown: Arc::new(UnknownKeys::new(Duration::ZERO)),
             permits: Arc::new(Permits::new(settings.max_connections)),
             serving: Arc::default(),
             switch: DrainSwitch::new(),
@@ -189,13 +199,16 @@ impl Parts {
                 return;
             }
         }
-        let admin = Arc::new(Admin::new(Health {
-            instance: format!("{:012x}", self.epoch & 0xffff_ffff_ffff),
-            started: Clock::now(),
-            directory: Arc::clone(&self.directory),
-            drain: drain.clone(),
-            serving: Arc::clone(&self.serving),
-        }));
+        let live = LiveBus::new(Bus::new(self.epoch, listeners.len()));
+        let admin = match self.admin(live.clone()) {
+            Ok(admin) => Arc::new(admin),
+            Err(error) => {
+                let _ = ready.send(Err(error.to_string()));
+                return;
+            }
+        };
+        background.spawn(&here, "events", live.clone().collect(drain.clone()));
+        background.spawn(&here, "sweeps", sweeps::run(self.swept(), drain.clone()));
         let shared = Arc::new(Shared {
             settings: Arc::clone(&self.settings),
             directory: Arc::clone(&self.directory),
@@ -203,6 +216,8 @@ impl Parts {
             limiter: Arc::clone(&self.limiter),
             limits: proxy::default_limits(&self.settings),
             no_model: Arc::from("-"),
+            unknown: Arc::clone(&self.unknown),
+            bus: live.bus,
             drain: drain.clone(),
         });
         let count = listeners.len();
@@ -238,6 +253,27 @@ impl Parts {
         }
         background.wait(STORE_GRACE).await;
         tracing::info!("ended");
+    }
+
+    fn admin(&self, live: LiveBus) -> Result<Admin, crate::base::Error> {
+        let health = Health {
+            instance: format!("{:012x}", self.epoch & 0xffff_ffff_ffff),
+            started: Clock::now(),
+            directory: Arc::clone(&self.directory),
+            drain: self.switch.drain(),
+            serving: Arc::clone(&self.serving),
+        };
+        let (settings, store) = (Arc::clone(&self.settings), self.store.clone());
+        Admin::new(AdminParts { settings, store, throttle: Arc::clone(&self.throttle), live, health })
+    }
+
+    fn swept(&self) -> sweeps::Swept {
+        sweeps::Swept {
+            directory: Arc::clone(&self.directory),
+            limiter: Arc::clone(&self.limiter),
+            throttle: Arc::clone(&self.throttle),
+            unknown: Arc::clone(&self.unknown),
+        }
     }
 
     /// Waits for the order, then walks through the phases.

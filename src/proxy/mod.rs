@@ -7,6 +7,7 @@ mod answer;
 mod attempt;
 mod auth;
 mod demo;
+mod events;
 mod headers;
 mod intake;
 mod limit;
@@ -24,8 +25,10 @@ use crate::dialect::{Endpoint, estimate};
 use crate::routing::Dice;
 use crate::server::{Body, Peer, body};
 use crate::state::buckets::Limits;
+use crate::state::bus::Bus;
 use crate::state::catalog::{Catalog, Directory};
 use crate::state::limiter::Limiter;
+use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
 use crate::upstream::Client;
 use auth::Caller;
@@ -55,6 +58,10 @@ pub struct Shared {
     pub limits: Limits,
     /// The name that totals of requests without a target go under.
     pub no_model: Arc<str>,
+    /// Who comes with API keys that do not exist.
+    pub unknown: Arc<UnknownKeys>,
+    /// Live events, when anybody watches.
+    pub bus: Arc<Bus>,
     /// Where shutdown stands.
     pub drain: Drain,
 }
@@ -125,17 +132,9 @@ impl Proxy {
         incoming: Incoming,
         peer: Peer,
     ) -> Result<Response<Body>, Error> {
-        let settings = &self.shared.settings;
         let endpoint = asked.endpoint;
-        let caller = auth::identify(
-            &parts.headers,
-            parts.uri.query(),
-            endpoint.dialect(),
-            peer,
-            settings,
-            &self.shared.directory,
-            started,
-        )?;
+        let caller =
+            auth::identify(&parts.headers, parts.uri.query(), endpoint.dialect(), peer, &self.shared, started)?;
         intake::check_content(endpoint, &parts.headers)?;
         let mut ticket = Ticket::open(Arc::clone(&self.shared), id, client_id, caller, endpoint, started);
         let answer = if endpoint == Endpoint::Transcriptions {
@@ -193,15 +192,7 @@ impl Proxy {
     }
 
     fn caller(&self, headers: &http::HeaderMap, peer: Peer) -> Result<Caller, Error> {
-        auth::identify(
-            headers,
-            None,
-            crate::dialect::Dialect::OpenAi,
-            peer,
-            &self.shared.settings,
-            &self.shared.directory,
-            Clock::now(),
-        )
+        auth::identify(headers, None, crate::dialect::Dialect::OpenAi, peer, &self.shared, Clock::now())
     }
 }
 

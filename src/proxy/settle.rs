@@ -4,8 +4,8 @@
 //! settles. So nothing can forget to settle, and nothing can settle twice. It touches memory only: rows and events go
 //! to bounded queues that others drain.
 
-use super::Shared;
 use super::auth::Caller;
+use super::{Shared, events};
 use crate::base::metrics::METRICS;
 use crate::base::{AccountId, Clock, KeyId, Now, RequestId};
 use crate::dialect::Endpoint;
@@ -96,6 +96,9 @@ impl Ticket {
         self.running = Some(target.seat.live.enter());
         self.target = Some(target);
         self.attempts += 1;
+        if self.attempts == 1 {
+            events::started(self);
+        }
     }
 
     /// The answer went out whole (or is about to, in one write).
@@ -150,6 +153,7 @@ impl Ticket {
             // A request that reached no provider, or that one refused, used no tokens.
             reservation.settle(self.attempts, usage.prompt + usage.completion, now);
         }
+        events::completed(self, took, status, &usage, error);
         self.record(took, status, usage, estimated, error);
     }
 
@@ -215,7 +219,7 @@ impl Ticket {
 }
 
 /// What `usage` costs, in nanodollars. Cached prompt tokens are part of the prompt and have prices of their own.
-fn cost(price: &Price, usage: &Usage) -> i64 {
+pub(super) fn cost(price: &Price, usage: &Usage) -> i64 {
     let plain = usage.prompt.saturating_sub(usage.cache_read).saturating_sub(usage.cache_write);
     let parts = [
         (plain, price.input),

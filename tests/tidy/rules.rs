@@ -17,8 +17,8 @@ pub(crate) const FLOORS: &[(usize, &[&str])] = &[
 
 /// Narrower than the floors say: of floor 3 (and 4) only these, each a path below `crate`.
 const NARROWER: &[(&str, &[&str])] = &[
-    ("proxy", &["upstream", "server::body"]),
-    ("admin", &["store", "server::body"]),
+    ("proxy", &["upstream", "server::body", "server::peer"]),
+    ("admin", &["store", "server::body", "server::peer"]),
     ("cli", &["store", "!routing", "!dialect"]),
 ];
 
