@@ -146,6 +146,18 @@ pub fn spawn<T: Send + 'static>(name: &'static str, work: impl Future<Output = T
     spawn_on(&Handle::current(), name, work)
 }
 
+/// Runs `work`, which computes for long or blocks, on a thread the runtime keeps for such. `None`: it panicked (logged).
+/// Whoever calls it bounds how many run at once; it goes on when its caller is dropped.
+#[expect(clippy::disallowed_methods, reason = "the one spawner")]
+pub async fn blocking<T: Send + 'static>(name: &'static str, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    if done.is_err() {
+        super::metrics::METRICS.task_panics.inc();
+        tracing::error!(task = name, "a blocking task panicked or was not run; it ended alone");
+    }
+    done.ok()
+}
+
 /// A named OS thread: data cores, the store.
 #[expect(clippy::disallowed_methods, reason = "the one spawner")]
 pub fn thread(name: String, work: impl FnOnce() + Send + 'static) -> std::io::Result<std::thread::JoinHandle<()>> {

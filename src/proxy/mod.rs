@@ -9,6 +9,7 @@ mod attempt;
 mod auth;
 mod dedup;
 mod demo;
+mod events;
 mod headers;
 mod intake;
 mod limit;
@@ -27,9 +28,11 @@ use crate::routing::Dice;
 use crate::server::{Body, Peer, body};
 use crate::state::buckets::Limits;
 use crate::state::budgets::Budgets;
+use crate::state::bus::Bus;
 use crate::state::catalog::{Catalog, Directory};
 use crate::state::dedup::{Claim, Dedup, Fingerprints};
 use crate::state::limiter::{LimitHeaders, Limiter};
+use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
 use crate::upstream::Client;
 pub use access::{AccessLines, LISTING};
@@ -67,6 +70,10 @@ pub struct Shared {
     pub limits: Limits,
     /// The name that totals of requests without a target go under.
     pub no_model: Arc<str>,
+    /// Who comes with API keys that do not exist.
+    pub unknown: Arc<UnknownKeys>,
+    /// Live events, when anybody watches.
+    pub bus: Arc<Bus>,
     /// Where shutdown stands.
     pub drain: Drain,
     /// Takes access lines, if any are wanted.
@@ -148,15 +155,8 @@ impl Proxy {
         parts: &Parts,
         peer: Peer,
     ) -> Result<Ticket, Error> {
-        let caller = auth::identify(
-            &parts.headers,
-            parts.uri.query(),
-            endpoint.dialect(),
-            peer,
-            &self.shared.settings,
-            &self.shared.directory,
-            started,
-        )?;
+        let caller =
+            auth::identify(&parts.headers, parts.uri.query(), endpoint.dialect(), peer, &self.shared, started)?;
         intake::check_content(endpoint, &parts.headers)?;
         Ok(Ticket::open(Arc::clone(&self.shared), id, client_id, caller, endpoint, started))
     }
@@ -231,15 +231,7 @@ impl Proxy {
     }
 
     fn caller(&self, headers: &http::HeaderMap, peer: Peer) -> Result<Caller, Error> {
-        auth::identify(
-            headers,
-            None,
-            Dialect::OpenAi,
-            peer,
-            &self.shared.settings,
-            &self.shared.directory,
-            Clock::now(),
-        )
+        auth::identify(headers, None, Dialect::OpenAi, peer, &self.shared, Clock::now())
     }
 }
 

@@ -4,9 +4,9 @@
 //! settles. So nothing can forget to settle, and nothing can settle twice. It touches memory only: rows and events go
 //! to bounded queues that others drain.
 
-use super::Shared;
 use super::access::{self, Line};
 use super::auth::Caller;
+use super::{Shared, events};
 use crate::base::metrics::METRICS;
 use crate::base::{AccountId, Clock, KeyId, Now, RequestId};
 use crate::dialect::Endpoint;
@@ -110,6 +110,9 @@ impl Ticket {
         self.running = Some(target.seat.live.enter());
         self.target = Some(target);
         self.attempts += 1;
+        if self.attempts == 1 {
+            events::started(self);
+        }
     }
 
     /// The answer went out whole (or is about to, in one write).
@@ -168,6 +171,7 @@ impl Ticket {
         if let Some(hold) = self.budget.take() {
             hold.settle(self.attempts, cost_nanos);
         }
+        events::completed(self, took, status, &usage, error);
         self.record(took, cost_nanos, status, usage, estimated, error);
     }
 

@@ -199,7 +199,13 @@ pub fn error(dialect: Dialect, error: &Error, request_id: &str) -> Response<Body
 
 /// The control plane's form of it: `{"error":{code,message}}`.
 pub fn control_error(error: &Error) -> Response<Body> {
-    let body = serde_json::json!({ "error": { "code": error.kind.code(), "message": error.message } });
+    // Two kinds are named for the data plane; here nobody shows an API key or asks for a model.
+    let code = match error.kind {
+        ErrorKind::Unauthenticated => "unauthenticated",
+        ErrorKind::Forbidden => "forbidden",
+        kind => kind.code(),
+    };
+    let body = serde_json::json!({ "error": { "code": code, "message": error.message } });
     finish_error(error, Bytes::from(body.to_string()))
 }
 
