@@ -16,6 +16,7 @@ use crate::state::budgets::Budgets;
 use crate::state::catalog::Directory;
 use crate::state::dedup::{Dedup, Fingerprints};
 use crate::state::limiter::Limiter;
+use crate::state::outbox::Outbox;
 use crate::state::usage::Usage as UsageBook;
 use crate::store::refresh::{Refresher, Sources};
 use crate::store::writer::Writer;
@@ -215,6 +216,7 @@ impl Parts {
             budgets: Arc::clone(&self.budgets),
             dedup: Dedup::new(proxy::dedup_limits(&self.settings)),
             fingerprints: Fingerprints::new(self.dedup_key),
+            outbox: Outbox::closed(),
             limits: proxy::default_limits(&self.settings),
             no_model: Arc::from("-"),
             drain: drain.clone(),

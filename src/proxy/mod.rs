@@ -28,7 +28,9 @@ use crate::state::buckets::Limits;
 use crate::state::budgets::Budgets;
 use crate::state::catalog::{Catalog, Directory};
 use crate::state::dedup::{Claim, Dedup, Fingerprints};
+use crate::state::delta::Delta;
 use crate::state::limiter::Limiter;
+use crate::state::outbox::Outbox;
 use crate::state::usage::Usage as UsageBook;
 use crate::upstream::Client;
 use answer::Answer;
@@ -61,6 +63,8 @@ pub struct Shared {
     pub dedup: Arc<Dedup>,
     /// Makes their fingerprints.
     pub fingerprints: Fingerprints,
+    /// The way out to other instances.
+    pub outbox: Outbox<Delta>,
     /// The limits of who has none of its own.
     pub limits: Limits,
     /// The name that totals of requests without a target go under.

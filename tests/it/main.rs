@@ -4,9 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 #![allow(unreachable_pub, missing_docs, reason = "a binary's modules: who may see them is nobody's question")]
 
-mod dedup;
 mod bad_input;
 mod bad_provider;
+mod dedup;
 mod docker;
 mod sdk;
 mod smoke;
