@@ -10,7 +10,7 @@ use crate::base::telemetry::{self, LogFormat};
 use crate::base::{Clock, seal};
 use crate::cli::Stop;
 use crate::config::Settings;
-use crate::proxy::{self, Proxy, Shared};
+use crate::proxy::{self, Proxy, Shared, Similar};
 use crate::server::{self, ConnTimeouts, Core, Permits};
 use crate::state::budgets::Budgets;
 use crate::state::catalog::Directory;
@@ -208,6 +208,10 @@ impl Parts {
             drain: drain.clone(),
             serving: Arc::clone(&self.serving),
         }));
+        let semantic = Similar::new(&self.settings);
+        if let Some(similar) = &semantic {
+            background_tasks.spawn(&here, "semantic sweep", Arc::clone(similar).sweep(drain.clone()));
+        }
         let shared = Arc::new(Shared {
             settings: Arc::clone(&self.settings),
             directory: Arc::clone(&self.directory),
@@ -215,6 +219,7 @@ impl Parts {
             limiter: Arc::clone(&self.limiter),
             budgets: Arc::clone(&self.budgets),
             dedup: Dedup::new(proxy::dedup_limits(&self.settings)),
+            semantic,
             fingerprints: Fingerprints::new(self.dedup_key),
             outbox: Outbox::closed(),
             limits: proxy::default_limits(&self.settings),

@@ -245,6 +245,8 @@ metrics! {
     events_dropped: Counter = "merido_events_dropped_total";
     /// Answers served from the dedup cache, followers of a call in flight included.
     dedup_hits: Counter = "merido_dedup_hits_total";
+    /// Answers to similar questions served from the semantic cache.
+    semantic_hits: Counter = "merido_semantic_hits_total";
     /// Requests refused by a limit of ours.
     rate_limited: Counter = "merido_rate_limited_total";
     /// Tasks that panicked (each is a defect).

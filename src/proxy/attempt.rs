@@ -231,14 +231,14 @@ fn encode(name: &str) -> String {
 }
 
 /// An attempt that did not work.
-enum Failed {
+pub(super) enum Failed {
     Refused { status: StatusCode, headers: HeaderMap, body: Bytes },
     Call(CallError),
 }
 
 impl Failed {
     /// Reads a refusal's body, bounded in size and time.
-    async fn read(mut reply: Reply) -> Self {
+    pub(super) async fn read(mut reply: Reply) -> Self {
         let mut body = BytesMut::new();
         let read = async {
             while body.len() < ERROR_BODY {
@@ -253,7 +253,7 @@ impl Failed {
         Self::Refused { status: reply.status, headers: reply.headers, body: body.freeze() }
     }
 
-    fn judge(&self, proxy: &Proxy, target: &Target, stream: bool) -> Verdict {
+    pub(super) fn judge(&self, proxy: &Proxy, target: &Target, stream: bool) -> Verdict {
         let judge = Judge {
             settings: &proxy.shared.settings.breaker,
             dialect: target.account().provider.dialect,

@@ -8,12 +8,15 @@ mod attempt;
 mod auth;
 mod dedup;
 mod demo;
+mod embeddings;
 mod headers;
 mod intake;
 mod limit;
 mod listing;
 mod multipart;
 mod relay;
+mod replay;
+mod semantic;
 mod settle;
 
 use crate::base::ids::RequestIds;
@@ -42,6 +45,7 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 pub use limit::{dedup_limits, default_limits};
 use parking_lot::Mutex;
+pub use semantic::Similar;
 use settle::Ticket;
 use std::ops::Range;
 use std::sync::Arc;
@@ -61,6 +65,8 @@ pub struct Shared {
     pub budgets: Arc<Budgets>,
     /// Calls in flight and finished answers.
     pub dedup: Arc<Dedup>,
+    /// Answers to similar questions; `None`: off.
+    pub semantic: Option<Arc<Similar>>,
     /// Makes their fingerprints.
     pub fingerprints: Fingerprints,
     /// The way out to other instances.
@@ -167,7 +173,7 @@ impl Proxy {
             // Rare, and large: its future must not make every request's larger.
             Ok((question, Some(claim))) => Box::pin(dedup::seated(self, question, ticket, &claim)).await,
             Ok((question, None)) => {
-                let answer = attempt::run(self, &question, &mut ticket).await;
+                let answer = semantic::answer(self, &question, &mut ticket).await;
                 finish(answer, ticket, question.inject_usage(settings))
             }
             Err(error) => finish(Err(error), ticket, false),

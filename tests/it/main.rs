@@ -9,5 +9,6 @@ mod bad_provider;
 mod dedup;
 mod docker;
 mod sdk;
+mod semantic;
 mod smoke;
 mod support;
