@@ -12,13 +12,14 @@ use crate::base::telemetry::{self, LogFormat};
 use crate::base::{Clock, seal};
 use crate::cli::Stop;
 use crate::config::Settings;
-use crate::proxy::{self, AccessLines, Shared};
+use crate::proxy::{self, AccessLines, Shared, Similar};
 use crate::server::{self, Permits, Tls};
 use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
 use crate::state::catalog::Directory;
 use crate::state::dedup::{Dedup, Fingerprints};
 use crate::state::limiter::Limiter;
+use crate::state::outbox::Outbox;
 use crate::state::throttle::Throttle;
 use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
@@ -260,6 +261,10 @@ impl Parts {
             };
             background_tasks.spawn(&here, "control plane", own.run(listener));
         }
+        let semantic = Similar::new(&self.settings);
+        if let Some(similar) = &semantic {
+            background_tasks.spawn(&here, "semantic sweep", Arc::clone(similar).sweep(drain.clone()));
+        }
         let shared = Arc::new(Shared {
             settings: Arc::clone(&self.settings),
             directory: Arc::clone(&self.directory),
@@ -267,7 +272,9 @@ impl Parts {
             limiter: Arc::clone(&self.limiter),
             budgets: Arc::clone(&self.budgets),
             dedup: Dedup::new(proxy::dedup_limits(&self.settings)),
+            semantic,
             fingerprints: Fingerprints::new(self.dedup_key),
+            outbox: Outbox::closed(),
             limits: proxy::default_limits(&self.settings),
             no_model: Arc::from("-"),
             access,

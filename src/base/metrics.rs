@@ -257,6 +257,8 @@ metrics! {
     logins_wrong: Counter = "merido_logins_total" {"outcome=\"wrong\""};
     /// Logins to the control plane, by outcome.
     logins_throttled: Counter = "merido_logins_total" {"outcome=\"throttled\""};
+    /// Answers to similar questions served from the semantic cache.
+    semantic_hits: Counter = "merido_semantic_hits_total";
     /// Requests refused by a limit of ours.
     rate_limited: Counter = "merido_rate_limited_total";
     /// Tasks now running: one a client connection, and the background ones.

@@ -9,6 +9,7 @@ mod attempt;
 mod auth;
 mod dedup;
 mod demo;
+mod embeddings;
 mod events;
 mod headers;
 mod intake;
@@ -16,6 +17,8 @@ mod limit;
 mod listing;
 mod multipart;
 mod relay;
+mod replay;
+mod semantic;
 mod settle;
 
 use crate::base::ids::RequestIds;
@@ -31,7 +34,9 @@ use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
 use crate::state::catalog::{Catalog, Directory};
 use crate::state::dedup::{Claim, Dedup, Fingerprints};
+use crate::state::delta::Delta;
 use crate::state::limiter::{LimitHeaders, Limiter};
+use crate::state::outbox::Outbox;
 use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
 use crate::upstream::Client;
@@ -45,6 +50,7 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 pub use limit::{dedup_limits, default_limits};
 use parking_lot::Mutex;
+pub use semantic::Similar;
 use settle::Ticket;
 use std::ops::Range;
 use std::sync::Arc;
@@ -64,8 +70,12 @@ pub struct Shared {
     pub budgets: Arc<Budgets>,
     /// Calls in flight and finished answers.
     pub dedup: Arc<Dedup>,
+    /// Answers to similar questions; `None`: off.
+    pub semantic: Option<Arc<Similar>>,
     /// Makes their fingerprints.
     pub fingerprints: Fingerprints,
+    /// The way out to other instances.
+    pub outbox: Outbox<Delta>,
     /// The limits of who has none of its own.
     pub limits: Limits,
     /// The name that totals of requests without a target go under.
@@ -183,7 +193,7 @@ impl Proxy {
             // Rare, and large: its future must not make every request's larger.
             Ok((question, Some(claim))) => Box::pin(dedup::seated(self, question, ticket, &claim)).await,
             Ok((question, None)) => {
-                let answer = attempt::run(self, &question, &mut ticket).await;
+                let answer = semantic::answer(self, &question, &mut ticket).await;
                 finish(answer, ticket, question.inject_usage(settings))
             }
             Err(error) => finish(Err(error), ticket, false),

@@ -11,7 +11,7 @@ use crate::dialect::errors::error_event;
 use crate::dialect::sse::StreamMeter;
 use crate::dialect::usage::{self, Usage};
 use crate::server::Source;
-use crate::server::body::Cut;
+use crate::server::body::{Cut, Ending};
 use crate::upstream::{CallError, CallErrorKind, ReplyBody};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -163,8 +163,12 @@ impl Source for Relay {
         self.left
     }
 
-    fn is_broken(&self) -> bool {
-        self.state == State::Broken
+    fn ending(&self) -> Ending {
+        match (&self.state, &self.meter) {
+            (State::Broken, _) => Ending::Broken,
+            (_, Meter::Events(meter)) if !meter.saw_end() => Ending::Unsaid,
+            _ => Ending::Whole,
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::access::{self, Line};
 use super::auth::Caller;
+use super::semantic::Keep;
 use super::{Shared, events};
 use crate::base::metrics::METRICS;
 use crate::base::{AccountId, Clock, KeyId, Now, RequestId};
@@ -54,6 +55,10 @@ pub(super) struct Ticket {
     /// The attempt now running, counted on its account.
     pub(super) running: Option<Running>,
     pub(super) limits: Option<LimitHeaders>,
+    /// Where its answer is to be kept for similar questions.
+    pub(super) keep: Option<Box<Keep>>,
+    /// A call of ours on the caller's behalf: no client waits for it, so what counts clients' requests leaves it out.
+    pub(super) own: bool,
     _running: crate::base::metrics::GaugeGuard,
 }
 
@@ -101,6 +106,8 @@ impl Ticket {
             reservation: None,
             running: None,
             limits: None,
+            keep: None,
+            own: false,
             _running: METRICS.requests_running.guard(),
         }
     }
@@ -128,18 +135,12 @@ impl Ticket {
     fn settle(&mut self) {
         let now = Clock::now();
         let took = now.since(self.started);
-        METRICS.request_seconds.observe_micros(took.as_micros() as u64);
-        METRICS.overhead_before_seconds.observe_micros(self.overhead.as_micros() as u64);
-        if let Some(first) = self.first_byte {
-            METRICS.first_byte_seconds.observe_micros(first.micros_since(self.started));
-        }
         let (status, usage, estimated, error) = match &self.outcome {
             Outcome::Done { status, usage, completion_estimate } => {
                 let (usage, estimated) = self.or_estimate(*usage, *completion_estimate);
                 (*status, usage, estimated, None)
             }
             Outcome::Abandoned { status, usage, completion_estimate, relayed } => {
-                METRICS.requests_abandoned.inc();
                 // Nothing had come back yet: the provider may have worked on the prompt, and was told to stop.
                 let (usage, estimated) = if *relayed {
                     self.so_far(*usage, *completion_estimate)
@@ -156,10 +157,8 @@ impl Ticket {
             }
             Outcome::Failed { status, error } => (*status, Usage::default(), false, Some(*error)),
         };
-        match status {
-            200..=299 => METRICS.requests_2xx.inc(),
-            500.. => METRICS.requests_5xx.inc(),
-            _ => METRICS.requests_4xx.inc(),
+        if !self.own {
+            self.count(status, now);
         }
         METRICS.tokens_prompt.add(usage.prompt);
         METRICS.tokens_completion.add(usage.completion);
@@ -184,6 +183,22 @@ impl Ticket {
                 (Usage { completion, ..usage }, completion > usage.completion)
             }
             usage => self.or_estimate(usage, completion_estimate),
+        }
+    }
+
+    fn count(&self, status: u16, now: Now) {
+        METRICS.request_seconds.observe_micros(now.micros_since(self.started));
+        METRICS.overhead_before_seconds.observe_micros(self.overhead.as_micros() as u64);
+        if let Some(first) = self.first_byte {
+            METRICS.first_byte_seconds.observe_micros(first.micros_since(self.started));
+        }
+        if matches!(self.outcome, Outcome::Abandoned { .. }) {
+            METRICS.requests_abandoned.inc();
+        }
+        match status {
+            200..=299 => METRICS.requests_2xx.inc(),
+            500.. => METRICS.requests_5xx.inc(),
+            _ => METRICS.requests_4xx.inc(),
         }
     }
 

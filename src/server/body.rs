@@ -28,10 +28,22 @@ pub trait Source: Send {
         None
     }
 
-    /// It has not come whole and never will, though it may have ended in good form (an error event).
-    fn is_broken(&self) -> bool {
-        false
+    /// How it ended; asked after its last chunk.
+    fn ending(&self) -> Ending {
+        Ending::Whole
     }
+}
+
+/// How a reply ended, for those who keep answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// All of it went out.
+    Whole,
+    /// It stopped cleanly, but its last word (`[DONE]`, `message_stop`, …) was missing: an answer for whom it was made,
+    /// not one to keep.
+    Unsaid,
+    /// It broke off, even if its last chunk was a well-formed error event.
+    Broken,
 }
 
 /// A reply broke after its head had gone out.
@@ -69,16 +81,27 @@ impl Body {
         Self { kind: Kind::Stream(Box::new(source)), guard: None, busy: None }
     }
 
+    /// The bytes, where it is all there and nothing was sent yet.
+    pub fn as_full(&self) -> Option<&Bytes> {
+        match &self.kind {
+            Kind::Full(bytes) => Some(bytes),
+            Kind::Empty | Kind::Stream(_) => None,
+        }
+    }
+
+    /// How it ended; only after its last frame does that mean anything.
+    pub fn ending(&self) -> Ending {
+        match &self.kind {
+            Kind::Empty | Kind::Full(_) => Ending::Whole,
+            Kind::Stream(source) => source.ending(),
+        }
+    }
+
     /// Drops `guard` when the body has been sent or given up.
     #[must_use]
     pub fn guarded(mut self, guard: impl Send + 'static) -> Self {
         self.guard = Some(Box::new(guard));
         self
-    }
-
-    /// What it said last was that it broke off: not to be kept for others. See [`Source::is_broken`].
-    pub fn is_broken(&self) -> bool {
-        matches!(&self.kind, Kind::Stream(source) if source.is_broken())
     }
 
     pub(super) fn busy(mut self, busy: Busy) -> Self {

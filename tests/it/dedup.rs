@@ -145,15 +145,17 @@ fn it_applies_only_where_the_request_says_so() {
 }
 
 #[test]
-fn a_stream_that_broke_off_is_not_kept() {
-    let provider = Provider::new(Script::Events(chat_events(&["one ", "two"], true), Then::End));
-    provider.then(Script::Events(chat_events(&["one "], false)[..1].to_vec(), Then::Break));
+fn a_stream_that_was_not_whole_is_not_kept() {
+    let events = chat_events(&["one ", "two"], true);
+    let provider = Provider::new(Script::Events(events.clone(), Then::End));
     let gateway = Setup::openai(&provider).start();
-    let body = br#"{"model":"openai/gpt-4o-mini","stream":true,"temperature":0,"messages":[]}"#;
-    let ask = || post(gateway.addr, "/v1/chat/completions", "", body).text();
-    let broken = ask();
-    assert_eq!(broken.matches("upstream_failed").count(), 1, "{broken}");
-    let whole = ask();
-    assert!(whole.contains("two") && whole.contains("[DONE]"), "{whole}");
-    assert_eq!(provider.calls(), 2, "the broken one is not replayed");
+    for (call, then) in [Then::Break, Then::End].into_iter().enumerate() {
+        provider.then(Script::Events(events[..1].to_vec(), then));
+        let answer = post(gateway.addr, CHAT, NAMED, STREAM);
+        assert!(answer.text().starts_with(&events[0]), "{}", answer.text());
+        assert_eq!(answer.text().matches("\"error\"").count(), 1 - call, "broken off, it says so once");
+    }
+    let whole = post(gateway.addr, CHAT, NAMED, STREAM);
+    assert_eq!((whole.header("x-merido-cache"), provider.calls()), (Some("miss"), 3));
+    assert!(whole.text().contains("two"), "{}", whole.text());
 }

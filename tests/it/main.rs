@@ -21,6 +21,7 @@ mod passhead;
 mod passthrough;
 mod sdk;
 mod secrets;
+mod semantic;
 mod shutdown;
 mod smoke;
 mod support;
