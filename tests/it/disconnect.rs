@@ -179,7 +179,7 @@ fn a_hundred_aborted_streams_leave_nothing_behind() {
         drop(conns);
         eventually("nothing runs", || gateway.metric("merido_requests_running") == 0.0);
     }
-    assert_eq!(provider.hung_up(), 100);
+    eventually("the provider saw all of them go", || provider.hung_up() == 100);
     eventually("no connection to the provider", || provider.open() == 0);
     eventually("nor in our books", || gateway.metric("merido_upstream_connections") == 0.0);
     // The one that asks.

@@ -206,6 +206,17 @@ fn aborted_streams_give_their_slots_back() {
     }
 }
 
+#[test]
+fn uploads_are_limited_like_everything_else() {
+    let provider = Provider::new(chat("x"));
+    let gateway = Setup::openai(&provider).start();
+    let head = with_key(&gateway, KeySpec { rpm: Some(1), burst: Some(1), ..named("k") });
+    let head = format!("{head}content-type: multipart/form-data; boundary=b\r\n");
+    let form = b"--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nopenai/w\r\n--b--\r\n";
+    let statuses = [(); 2].map(|()| post(gateway.addr, "/v1/audio/transcriptions", &head, form).status);
+    assert_eq!((statuses, provider.calls()), ([200, 429], 1));
+}
+
 /// A connection from another address of loopback.
 fn ask_from(from: Ipv4Addr, to: SocketAddr) -> u16 {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
