@@ -38,7 +38,7 @@ fn directory() -> Directory {
             label: n.to_string().into(),
             weight: 1,
             base: BaseUrl::parse("http://127.0.0.1:1").unwrap(),
-            secret: Secret::new("s"),
+            credential: None,
         })
     });
     let virtual_models = STRATEGIES.map(|strategy| VirtualModel {

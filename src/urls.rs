@@ -127,7 +127,8 @@ impl Handler for AdminUrls {
 impl Handler for Urls {
     async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let (endpoint, model) = match route(request.uri().path()) {
-            Route::Control => return self.control(request, peer).await,
+            // Boxed: it would ride in every data-plane request's future.
+            Route::Control => return Box::pin(self.control(request, peer)).await,
             Route::Models(one) if request.method() == Method::GET => {
                 return self.proxy.models(request.headers(), peer, one.as_deref());
             }

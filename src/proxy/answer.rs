@@ -125,10 +125,7 @@ fn head(status: StatusCode, mut headers: HeaderMap, ticket: &Ticket) -> Response
 
 /// The client's request id if it sent a sane one, else ours.
 pub(super) fn request_id(ticket: &Ticket) -> HeaderValue {
-    match &ticket.client_request_id {
-        Some(id) => id.clone(),
-        None => headers::text(&ticket.id.to_string()),
-    }
+    ticket.shown_id.clone()
 }
 
 /// What this caller may know of its own limits.

@@ -4,7 +4,7 @@
 //! try. What a failure means is decided in `routing/verdict`; here it is only carried out.
 
 use super::answer::Answer;
-use super::headers::{self, Outgoing};
+use super::headers::Outgoing;
 use super::multipart::Form;
 use super::settle::Ticket;
 use super::{Proxy, Question, demo, limit};
@@ -162,14 +162,7 @@ async fn call(
     let account: &Account = target.account();
     let timeouts = &proxy.shared.settings.timeouts;
     let path = path(ticket.endpoint, target.model.name(), parts);
-    let own_id;
-    let request_id = if let Some(id) = &ticket.client_request_id {
-        id
-    } else {
-        own_id = headers::text(&ticket.id.to_string());
-        &own_id
-    };
-    let outgoing = Outgoing { client: &parts.headers, account, request_id };
+    let outgoing = Outgoing { client: &parts.headers, account, request_id: &ticket.shown_id };
     let asked = Clock::now();
     ticket.overhead += asked.since(ticket.ours_since);
     let reply = proxy

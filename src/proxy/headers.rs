@@ -54,18 +54,13 @@ pub(super) fn strip_reply(headers: &mut HeaderMap) {
     }
 }
 
-static GONE: [HeaderName; 11] = [
-    http::header::CONNECTION,
+/// Hop-by-hop ones are gone already: `upstream` takes them out.
+static GONE: [HeaderName; 5] = [
     http::header::CONTENT_LENGTH,
-    http::header::TRANSFER_ENCODING,
-    http::header::TRAILER,
-    http::header::UPGRADE,
     http::header::SET_COOKIE,
     http::header::ALT_SVC,
     http::header::STRICT_TRANSPORT_SECURITY,
     http::header::PROXY_AUTHENTICATE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("x-request-id"),
 ];
 
 /// Names of our own reply headers.

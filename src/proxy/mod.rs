@@ -116,55 +116,31 @@ impl Proxy {
         let id = self.ids.next();
         let (parts, incoming) = request.into_parts();
         let client_id = intake::client_request_id(&parts.headers);
-        let endpoint = asked.endpoint;
-        let ticket = match self.admit(started, id, client_id.clone(), endpoint, &parts, peer) {
-            Ok(ticket) => ticket,
-            Err(error) => {
-                self.refused(started, id, endpoint.name(), &error, &parts.headers, peer);
-                return refusal(endpoint.dialect(), &error, shown_id(&parts.headers, id));
-            }
-        };
-        match self.steps(asked, parts, incoming, ticket).await {
+        let dialect = asked.endpoint.dialect();
+        match self.steps(started, id, client_id.clone(), asked, parts, incoming, peer).await {
             Ok(response) => response,
-            Err(error) => {
-                let shown = client_id.unwrap_or_else(|| headers::text(&id.to_string()));
-                refusal(endpoint.dialect(), &error, shown)
-            }
+            Err(error) => refusal(dialect, &error, client_id.unwrap_or_else(|| id.header())),
         }
     }
 
-    /// Who calls, and whether we read on: from the head alone.
-    fn admit(
-        &self,
+    #[expect(clippy::too_many_arguments, reason = "the head's parts, taken apart once")]
+    async fn steps(
+        self: &Arc<Self>,
         started: Now,
         id: RequestId,
         client_id: Option<HeaderValue>,
-        endpoint: Endpoint,
-        parts: &Parts,
-        peer: Peer,
-    ) -> Result<Ticket, Error> {
-        let caller = auth::identify(
-            &parts.headers,
-            parts.uri.query(),
-            endpoint.dialect(),
-            peer,
-            &self.shared.settings,
-            &self.shared.directory,
-            started,
-        )?;
-        intake::check_content(endpoint, &parts.headers)?;
-        Ok(Ticket::open(Arc::clone(&self.shared), id, client_id, caller, endpoint, started))
-    }
-
-    async fn steps(
-        self: &Arc<Self>,
         asked: Asked,
         parts: Parts,
         incoming: Incoming,
-        mut ticket: Ticket,
+        peer: Peer,
     ) -> Result<Response<Body>, Error> {
-        let settings = &self.shared.settings;
         let endpoint = asked.endpoint;
+        let admitted = self.admit(endpoint, &parts, peer, started);
+        let caller = admitted.inspect_err(|error| {
+            self.refused(started, id, endpoint.name(), error, &parts.headers, peer);
+        })?;
+        let mut ticket = Ticket::open(Arc::clone(&self.shared), id, client_id, caller, endpoint, started);
+        let settings = &self.shared.settings;
         let question = if endpoint == Endpoint::Transcriptions {
             let answer = Box::pin(self.upload(parts, incoming, &mut ticket)).await;
             return finish(answer, ticket, false);
@@ -180,6 +156,15 @@ impl Proxy {
             }
             Err(error) => finish(Err(error), ticket, false),
         }
+    }
+
+    /// Who calls, and whether we read on: from the head alone.
+    fn admit(&self, endpoint: Endpoint, parts: &Parts, peer: Peer, now: Now) -> Result<Caller, Error> {
+        let (settings, directory) = (&self.shared.settings, &self.shared.directory);
+        let query = parts.uri.query();
+        let caller = auth::identify(&parts.headers, query, endpoint.dialect(), peer, settings, directory, now)?;
+        intake::check_content(endpoint, &parts.headers)?;
+        Ok(caller)
     }
 
     async fn question(
@@ -237,7 +222,7 @@ impl Proxy {
 
 /// The id that a request goes by outside: its client's when that is sane, else ours.
 fn shown_id(headers: &http::HeaderMap, id: RequestId) -> HeaderValue {
-    intake::client_request_id(headers).unwrap_or_else(|| headers::text(&id.to_string()))
+    intake::client_request_id(headers).unwrap_or_else(|| id.header())
 }
 
 /// The step's answer with its ticket in it, or its error with the ticket settled.

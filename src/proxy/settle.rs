@@ -26,6 +26,8 @@ pub(super) struct Ticket {
     pub(super) shared: Arc<Shared>,
     pub(super) id: RequestId,
     pub(super) client_request_id: Option<HeaderValue>,
+    /// The client's name for the request, else ours.
+    pub(super) shown_id: HeaderValue,
     pub(super) caller: Caller,
     pub(super) endpoint: Endpoint,
     pub(super) started: Now,
@@ -79,6 +81,7 @@ impl Ticket {
         Self {
             shared,
             id,
+            shown_id: client_request_id.clone().unwrap_or_else(|| id.header()),
             client_request_id,
             caller,
             endpoint,

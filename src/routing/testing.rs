@@ -1,6 +1,6 @@
 //! A small catalog for the tests of this room.
 
-use crate::base::{AccountId, ModelId, Secret, VirtualModelId};
+use crate::base::{AccountId, ModelId, VirtualModelId};
 use crate::dialect::Dialect;
 use crate::state::catalog::*;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(super) fn account(id: u64, provider: &Arc<Provider>, label: &str, weight: u3
         label: label.into(),
         weight,
         base: BaseUrl::parse("http://127.0.0.1:1").unwrap(),
-        secret: Secret::new("s"),
+        credential: None,
     })
 }
 

@@ -97,15 +97,42 @@ struct Serve<H> {
 impl<H: Handler> Service<Request<Incoming>> for Serve<H> {
     type Response = Response<Body>;
     type Error = Infallible;
-    // One allocation a request: the handler's future, whose size no name can tell.
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+    type Future = Answering;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.state.what.store(BUSY, Ordering::Relaxed);
         self.state.alarm.clear();
         let busy = Busy::Only(Only(Arc::clone(&self.state)));
-        let answer = Arc::clone(&self.handler).handle(request, self.peer);
-        Box::pin(async move { Ok(answer.await.map(|body| body.busy(busy))) })
+        Answering::new(Arc::clone(&self.handler), request, self.peer, busy)
+    }
+}
+
+/// The handler at work. A struct and not an `async` block: that would hold the handler's future twice.
+pub(super) struct Answering {
+    // One allocation a request: the handler's future, which has no name.
+    answer: Pin<Box<dyn Future<Output = Response<Body>> + Send>>,
+    busy: Option<Busy>,
+}
+
+impl Answering {
+    pub(super) fn new<H: Handler>(handler: Arc<H>, request: Request<Incoming>, peer: Peer, busy: Busy) -> Self {
+        Self { answer: Box::pin(handler.handle(request, peer)), busy: Some(busy) }
+    }
+}
+
+impl Future for Answering {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = std::task::ready!(self.answer.as_mut().poll(cx));
+        let mut busy = self.busy.take();
+        if let Some(Busy::Stream(running)) = &mut busy {
+            running.join();
+        }
+        Poll::Ready(Ok(response.map(|body| match busy {
+            Some(busy) => body.busy(busy),
+            None => body,
+        })))
     }
 }
 

@@ -38,8 +38,7 @@ impl Process {
         let said = Arc::new(Mutex::new(Vec::new()));
         let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()).lines(), Arc::clone(&said));
         let reader = std::thread::spawn(move || lines.for_each(|line| kept.lock().push(line.unwrap())));
-        let mut process =
-            Self { child, said, reader: Some(reader), addr: SocketAddr::from(([0; 4], 0)), _dir: dir };
+        let mut process = Self { child, said, reader: Some(reader), addr: SocketAddr::from(([0; 4], 0)), _dir: dir };
         eventually("it says where it listens", || {
             let found = process.said.lock().iter().find_map(|line| {
                 let after = line.split_once("127.0.0.1:")?.1;

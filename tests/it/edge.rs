@@ -109,10 +109,8 @@ fn http2_drains_with_bytes_in_flight() {
     let certificate = Certificate::new();
     let gate = Arc::new(AtomicBool::new(false));
     let events = chat_events(&["one ", "two"], true);
-    let provider = Provider::new(Script::Events(
-        events[..1].to_vec(),
-        Then::Gate(Arc::clone(&gate), events[1..].to_vec()),
-    ));
+    let provider =
+        Provider::new(Script::Events(events[..1].to_vec(), Then::Gate(Arc::clone(&gate), events[1..].to_vec())));
     let gateway = certificate.on(Setup::openai(&provider)).start();
     let addr = gateway.addr;
     let (gateway, _store, _dir) = gateway.take();
