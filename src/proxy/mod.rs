@@ -179,8 +179,8 @@ impl Proxy {
         mut ticket: Ticket,
         limits: &mut Option<LimitHeaders>,
     ) -> Result<Response<Body>, Error> {
-        let settings = &self.shared.settings;
         let endpoint = asked.endpoint;
+        let settings = &self.shared.settings;
         let question = if endpoint == Endpoint::Transcriptions {
             let answer = Box::pin(self.upload(parts, incoming, &mut ticket)).await;
             *limits = ticket.limits;

@@ -102,8 +102,8 @@ impl<H: Handler> Service<Request<Incoming>> for Serve<H> {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.state.what.store(BUSY, Ordering::Relaxed);
         self.state.alarm.clear();
-        let busy = Some(Busy::Only(Only(Arc::clone(&self.state))));
-        Answering { answer: Box::pin(Arc::clone(&self.handler).handle(request, self.peer)), busy }
+        let busy = Busy::Only(Only(Arc::clone(&self.state)));
+        Answering::new(Arc::clone(&self.handler), request, self.peer, busy)
     }
 }
 
@@ -114,12 +114,21 @@ pub(super) struct Answering {
     busy: Option<Busy>,
 }
 
+impl Answering {
+    pub(super) fn new<H: Handler>(handler: Arc<H>, request: Request<Incoming>, peer: Peer, busy: Busy) -> Self {
+        Self { answer: Box::pin(handler.handle(request, peer)), busy: Some(busy) }
+    }
+}
+
 impl Future for Answering {
     type Output = Result<Response<Body>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let response = std::task::ready!(self.answer.as_mut().poll(cx));
-        let busy = self.busy.take();
+        let mut busy = self.busy.take();
+        if let Some(Busy::Stream(running)) = &mut busy {
+            running.join();
+        }
         Poll::Ready(Ok(response.map(|body| match busy {
             Some(busy) => body.busy(busy),
             None => body,

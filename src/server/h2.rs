@@ -4,7 +4,7 @@
 //! stops taking it has a deadline of its own and ends alone. At shutdown's *finish* the client is told to go away and
 //! what it asked before is still answered.
 
-use super::conn::{Busy, ConnTimeouts, Tracked, Watch};
+use super::conn::{Answering, Busy, ConnTimeouts, Tracked, Watch};
 use super::{Body, Handler, Peer};
 use crate::base::alarms::{Alarm, Alarms};
 use crate::base::tasks::{self, Drain, Phase};
@@ -15,7 +15,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
@@ -107,6 +107,11 @@ impl Running {
         Self { of, stream: None }
     }
 
+    /// Its answer begins, in the task of its stream: from here on it is watched.
+    pub(super) fn join(&mut self) {
+        self.stream = STREAM.try_with(Arc::clone).ok();
+    }
+
     /// More is wanted of the body: the client took what there was.
     pub(super) fn wanted(&self) {
         if let Some(stream) = &self.stream {
@@ -139,16 +144,11 @@ struct Serve<H> {
 impl<H: Handler> Service<Request<Incoming>> for Serve<H> {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+    type Future = Answering;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let mut running = Running::new(Arc::clone(&self.state));
-        let answer = Arc::clone(&self.handler).handle(request, self.peer);
-        Box::pin(async move {
-            let response = answer.await;
-            running.stream = STREAM.try_with(Arc::clone).ok();
-            Ok(response.map(|body| body.busy(Busy::Stream(running))))
-        })
+        let busy = Busy::Stream(Running::new(Arc::clone(&self.state)));
+        Answering::new(Arc::clone(&self.handler), request, self.peer, busy)
     }
 }
 

@@ -214,3 +214,7 @@ pub async fn tick(alarms: Arc<Alarms>, drain: Drain, mut each: impl FnMut(crate:
         }
     }
 }
+
+#[cfg(test)]
+#[path = "listen_tests.rs"]
+mod tests;

@@ -130,6 +130,11 @@ impl TestGateway {
     pub fn metric(&self, name: &str) -> f64 {
         metric(self.addr, name)
     }
+
+    /// Hands out the gateway itself, for tests of its end.
+    pub fn take(mut self) -> (Gateway, Store, Option<TempDir>) {
+        (self.gateway.take().unwrap(), self.store.take().unwrap(), self.dir.take())
+    }
 }
 
 impl Drop for TestGateway {
