@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 #![allow(unreachable_pub, missing_docs, reason = "a binary's modules: who may see them is nobody's question")]
 
+mod aborts;
 mod bad_input;
 mod bad_provider;
 mod dedup;
