@@ -135,7 +135,7 @@ impl Keep {
         Response::from_parts(parts, body)
     }
 
-    fn store(self: Box<Self>, head: Head, body: Bytes) {
+    fn store(self, head: Head, body: Bytes) {
         let answer = Arc::new(Kept { head: Arc::new(head), body });
         self.similar.kept.store(&self.scope, self.vector, answer, Clock::now());
     }

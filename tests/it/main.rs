@@ -6,6 +6,7 @@
 #![allow(clippy::float_cmp, reason = "counters are whole numbers")]
 #![allow(unreachable_pub, missing_docs, reason = "a binary's modules: who may see them is nobody's question")]
 
+mod aborts;
 mod access_log;
 mod bad_input;
 mod bad_provider;

@@ -5,6 +5,7 @@ pub mod client;
 pub mod dialects;
 pub mod gateway;
 pub mod process;
+
 pub mod provider;
 pub mod tls;
 

@@ -111,6 +111,13 @@ impl Process {
         self.child.id()
     }
 
+    /// Kilobytes of memory it holds now.
+    pub fn resident_kb(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Sends it a signal (`TERM`, `INT`, `KILL`).
     #[track_caller]
     pub fn signal(&self, name: &str) {
