@@ -16,6 +16,7 @@ mod disconnect;
 mod docker;
 mod edge;
 mod fallback;
+mod gate;
 mod leaks;
 mod limits;
 mod passhead;

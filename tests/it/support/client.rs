@@ -116,10 +116,24 @@ impl Conn {
         }
     }
 
-    /// Reads whatever comes next.
+    /// Reads and forgets until `needle` has come; how many bytes. For streams too long to be held.
     #[track_caller]
-    pub fn read_more(&mut self) {
-        assert!(self.more() > 0, "the connection ended: {}", String::from_utf8_lossy(&self.buffer));
+    pub fn skip_to(&mut self, needle: &str) -> usize {
+        let mut skipped = 0;
+        while !self.buffer.windows(needle.len()).any(|window| window == needle.as_bytes()) {
+            let keep = self.buffer.len().min(needle.len());
+            skipped += self.buffer.len() - keep;
+            self.buffer.drain(..self.buffer.len() - keep);
+            assert!(self.more() > 0, "the connection ended before `{needle}`");
+        }
+        skipped
+    }
+
+    /// Waits for more bytes; everything so far.
+    #[track_caller]
+    pub fn read_more(&mut self) -> String {
+        assert!(self.more() > 0, "the connection ended");
+        String::from_utf8_lossy(&self.buffer).into_owned()
     }
 
     fn more(&mut self) -> usize {
