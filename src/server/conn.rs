@@ -155,6 +155,8 @@ pub(super) async fn run<S, H>(
     let service = Serve { handler, peer, state: Arc::clone(&state) };
     let http = hyper::server::conn::http1::Builder::new()
         .half_close(false)
+        // Taken at the very end: one answer, which says so.
+        .keep_alive(drain.phase() < Phase::Finish)
         .max_headers(128)
         .max_buf_size(128 << 10)
         // Not `pipeline_flush`: with it the 400 to a head that can't be read would stay in the buffer.
