@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_request_id_is_the_same_in_a_header() {
-        for (epoch, n) in [(0, 1), (0xabc_def0_1234, u64::MAX), (u64::MAX, 0x1_0000_0000_00), (7, 0xff_ffff_ffff)] {
+        for (epoch, n) in [(0, 1), (0xabc_def0_1234, u64::MAX), (u64::MAX, 0x0100_0000_0000), (7, 0xff_ffff_ffff)] {
             let id = RequestId { epoch, n };
             assert_eq!(id.header().to_str().unwrap(), id.to_string());
         }

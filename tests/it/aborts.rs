@@ -199,7 +199,7 @@ async fn listen(gateway: SocketAddr, arrivals: Arrivals, key: Arc<str>, name: St
             let mut seen = Vec::new();
             let ended = |seen: &[u8]| {
                 let text = String::from_utf8_lossy(seen);
-                let Some((head, body)) = text.split_once("\r\n\r\n") else { return None };
+                let (head, body) = text.split_once("\r\n\r\n")?;
                 if !head.starts_with("HTTP/1.1 200") {
                     assert!(head.starts_with("HTTP/1.1 429"), "{text}");
                     return Some(false);

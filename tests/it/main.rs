@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 #![allow(clippy::disallowed_methods, reason = "threads and clocks of the world around the gateway, not of its own")]
+#![allow(clippy::cast_possible_wrap, reason = "small numbers")]
+#![allow(clippy::needless_pass_by_value, clippy::format_push_string, reason = "tests read better so")]
 #![allow(clippy::float_cmp, reason = "counters are whole numbers")]
 #![allow(unreachable_pub, missing_docs, reason = "a binary's modules: who may see them is nobody's question")]
 
