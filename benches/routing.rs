@@ -2,7 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use merido::base::{AccountId, ModelId, Now, Secret, VirtualModelId};
+use merido::base::{AccountId, ModelId, Now, VirtualModelId};
 use merido::dialect::Dialect;
 use merido::routing::{Dice, Plan, Tried, pick, resolve};
 use merido::state::catalog::{

@@ -3,26 +3,31 @@
 //! The one room that sees the whole house. Nothing is decided here but who gets what.
 
 mod cores;
+mod sweeps;
 
-use crate::admin::{Admin, Health};
+use crate::admin::{Admin, AdminParts, Health, LiveBus};
 use crate::base::ids::RequestIds;
 use crate::base::tasks::{self, DrainSwitch, Phase, Tasks};
 use crate::base::telemetry::{self, LogFormat};
 use crate::base::{Clock, seal};
 use crate::cli::Stop;
 use crate::config::Settings;
-use crate::proxy::{self, AccessLines, Shared};
+use crate::proxy::{self, AccessLines, Shared, Similar};
 use crate::server::{self, Permits, Tls};
 use crate::state::budgets::Budgets;
+use crate::state::bus::Bus;
 use crate::state::catalog::Directory;
 use crate::state::dedup::{Dedup, Fingerprints};
 use crate::state::limiter::Limiter;
+use crate::state::outbox::Outbox;
+use crate::state::throttle::Throttle;
+use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
 use crate::store::refresh::{Refresher, Sources};
 use crate::store::writer::Writer;
 use crate::store::{Store, StoreConfig, retention};
 use crate::upstream::{self, ClientConfig};
-use cores::{AdminParts, CoreParts};
+use cores::CoreParts;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -163,6 +168,8 @@ struct Parts {
     budgets: Arc<Budgets>,
     /// Fingerprints are keyed by the deployment, so that instances agree and nobody else can guess one.
     dedup_key: [u8; 32],
+    throttle: Arc<Throttle>,
+    unknown: Arc<UnknownKeys>,
     switch: DrainSwitch,
     permits: Arc<Permits>,
     serving: Arc<AtomicBool>,
@@ -186,6 +193,9 @@ impl Parts {
             limiter: Arc::default(),
             budgets: Arc::new(Budgets::new()),
             dedup_key: store.data_key().sub_key("dedup fingerprints").map_err(|e| e.to_string())?,
+            throttle: Arc::default(),
+            // Only its count of strikes is used: all keys are in memory, so no answer needs remembering.
+            unknown: Arc::new(UnknownKeys::new(Duration::ZERO)),
             permits: Arc::new(Permits::new(settings.max_connections)),
             serving: Arc::default(),
             switch: DrainSwitch::new(),
@@ -206,6 +216,8 @@ impl Parts {
         mut orders: mpsc::UnboundedReceiver<Order>,
         ready: std::sync::mpsc::Sender<Result<(), String>>,
     ) {
+        // Before anybody hears that it serves: a signal that comes right then must find its handler.
+        let mut signals = Signals::new();
         let here = tokio::runtime::Handle::current();
         let background_tasks = Tasks::default();
         let drain = self.switch.drain();
@@ -225,26 +237,33 @@ impl Parts {
                 return;
             }
         }
-        let admin = Arc::new(Admin::new(Health {
-            instance: format!("{:012x}", self.epoch & 0xffff_ffff_ffff),
-            started: Clock::now(),
-            directory: Arc::clone(&self.directory),
-            drain: drain.clone(),
-            serving: Arc::clone(&self.serving),
-        }));
+        let live = LiveBus::new(Bus::new(self.epoch, listeners.len()));
+        let admin = match self.admin(live.clone()) {
+            Ok(admin) => Arc::new(admin),
+            Err(error) => {
+                let _ = ready.send(Err(error.to_string()));
+                return;
+            }
+        };
+        background_tasks.spawn(&here, "events", live.clone().collect(drain.clone()));
+        background_tasks.spawn(&here, "sweeps", sweeps::run(self.swept(), drain.clone()));
         let format = self.settings.log_format.unwrap_or_else(LogFormat::by_terminal);
         let access = AccessLines::new(self.settings.access_log, format).map(Arc::new);
         if let Some(access) = &access {
             writer_tasks.spawn(&here, "access log", Arc::clone(access).run(writer_switch.drain()));
         }
         if let Some(listener) = admin_listener {
-            let own = AdminParts {
+            let own = cores::OwnListener {
                 admin: Arc::clone(&admin),
                 timeouts: cores::timeouts(&self.settings),
                 drain: drain.clone(),
                 tls: self.tls.clone(),
             };
             background_tasks.spawn(&here, "control plane", own.run(listener));
+        }
+        let semantic = Similar::new(&self.settings);
+        if let Some(similar) = &semantic {
+            background_tasks.spawn(&here, "semantic sweep", Arc::clone(similar).sweep(drain.clone()));
         }
         let shared = Arc::new(Shared {
             settings: Arc::clone(&self.settings),
@@ -253,10 +272,14 @@ impl Parts {
             limiter: Arc::clone(&self.limiter),
             budgets: Arc::clone(&self.budgets),
             dedup: Dedup::new(proxy::dedup_limits(&self.settings)),
+            semantic,
             fingerprints: Fingerprints::new(self.dedup_key),
+            outbox: Outbox::closed(),
             limits: proxy::default_limits(&self.settings),
             no_model: Arc::from("-"),
             access,
+            unknown: Arc::clone(&self.unknown),
+            bus: live.bus,
             drain: drain.clone(),
         });
         let count = listeners.len();
@@ -284,7 +307,7 @@ impl Parts {
         drop(done_tx);
         self.serving.store(failed.is_none(), Ordering::Release);
         let _ = ready.send(failed.map_or(Ok(()), Err));
-        self.shut_down(&mut orders, &mut done).await;
+        self.shut_down(&mut signals, &mut orders, &mut done).await;
         // Every request has ended: whatever else waits for the last phase may go, too.
         self.switch.advance(Phase::Cut);
         writer_switch.advance(Phase::Cut);
@@ -295,9 +318,34 @@ impl Parts {
         tracing::info!("ended");
     }
 
+    fn admin(&self, live: LiveBus) -> Result<Admin, crate::base::Error> {
+        let health = Health {
+            instance: format!("{:012x}", self.epoch & 0xffff_ffff_ffff),
+            started: Clock::now(),
+            directory: Arc::clone(&self.directory),
+            drain: self.switch.drain(),
+            serving: Arc::clone(&self.serving),
+        };
+        let (settings, store) = (Arc::clone(&self.settings), self.store.clone());
+        Admin::new(AdminParts { settings, store, throttle: Arc::clone(&self.throttle), live, health })
+    }
+
+    fn swept(&self) -> sweeps::Swept {
+        sweeps::Swept {
+            directory: Arc::clone(&self.directory),
+            limiter: Arc::clone(&self.limiter),
+            throttle: Arc::clone(&self.throttle),
+            unknown: Arc::clone(&self.unknown),
+        }
+    }
+
     /// Waits for the order, then walks through the phases.
-    async fn shut_down(&self, orders: &mut mpsc::UnboundedReceiver<Order>, cores: &mut mpsc::Receiver<()>) {
-        let mut signals = Signals::new();
+    async fn shut_down(
+        &self,
+        signals: &mut Signals,
+        orders: &mut mpsc::UnboundedReceiver<Order>,
+        cores: &mut mpsc::Receiver<()>,
+    ) {
         let order = tokio::select! {
             order = orders.recv() => order.unwrap_or(Order::DrainNow),
             order = signals.next() => order,

@@ -129,10 +129,10 @@ impl Handler for Urls {
         let (endpoint, model) = match route(request.uri().path()) {
             // Boxed: it would ride in every data-plane request's future.
             Route::Control => return Box::pin(self.control(request, peer)).await,
-            Route::Models(one) if request.method() == Method::GET => {
+            Route::Models(one) if reads(request.method()) => {
                 return self.proxy.models(request.headers(), peer, one.as_deref());
             }
-            Route::ModelGroups if request.method() == Method::GET => {
+            Route::ModelGroups if reads(request.method()) => {
                 return self.proxy.model_groups(request.headers(), peer);
             }
             Route::Models(_) | Route::ModelGroups => {
@@ -150,6 +150,11 @@ impl Handler for Urls {
         }
         self.proxy.handle(Asked { endpoint, model_in_path: model }, request, peer).await
     }
+}
+
+/// HEAD is a GET whose body hyper leaves out.
+fn reads(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
 }
 
 #[cfg(test)]

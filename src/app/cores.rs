@@ -33,7 +33,7 @@ pub(super) struct CoreParts {
 }
 
 /// What the control plane's own listener runs on.
-pub(super) struct AdminParts {
+pub(super) struct OwnListener {
     pub(super) admin: Arc<Admin>,
     pub(super) timeouts: ConnTimeouts,
     pub(super) drain: Drain,
@@ -70,7 +70,7 @@ impl CoreParts {
     }
 }
 
-impl AdminParts {
+impl OwnListener {
     /// Serves on the runtime that it is called on.
     pub(super) async fn run(self, listener: TcpListener) {
         let core = Core {

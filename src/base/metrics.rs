@@ -249,8 +249,20 @@ metrics! {
     events_dropped: Counter = "merido_events_dropped_total";
     /// Answers served from the dedup cache, followers of a call in flight included.
     dedup_hits: Counter = "merido_dedup_hits_total";
+    /// Requests with an API key that is not known here.
+    unknown_keys: Counter = "merido_unknown_api_keys_total";
+    /// Logins to the control plane, by outcome.
+    logins_ok: Counter = "merido_logins_total" {"outcome=\"ok\""};
+    /// Logins to the control plane, by outcome.
+    logins_wrong: Counter = "merido_logins_total" {"outcome=\"wrong\""};
+    /// Logins to the control plane, by outcome.
+    logins_throttled: Counter = "merido_logins_total" {"outcome=\"throttled\""};
+    /// Answers to similar questions served from the semantic cache.
+    semantic_hits: Counter = "merido_semantic_hits_total";
     /// Requests refused by a limit of ours.
     rate_limited: Counter = "merido_rate_limited_total";
+    /// Tasks now running: one a client connection, and the background ones.
+    tasks: Gauge = "merido_tasks";
     /// Tasks that panicked (each is a defect).
     task_panics: Counter = "merido_task_panics_total";
 }

@@ -7,15 +7,17 @@ use super::demo::Events;
 use super::headers::{self, ours};
 use super::relay::Relay;
 use super::settle::Ticket;
-use super::{intake, limit};
+use super::{intake, limit, replay};
 use crate::base::Clock;
 use crate::dialect::sse::StreamMeter;
 use crate::dialect::{Endpoint, echo, usage};
 use crate::server::Body;
+use crate::state::answer::Answer as Kept;
 use crate::upstream::Reply;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
+use std::sync::Arc;
 
 /// What the client gets.
 pub(super) enum Answer {
@@ -25,11 +27,14 @@ pub(super) enum Answer {
     Refusal { status: StatusCode, headers: HeaderMap, body: Bytes },
     /// The built-in demo's.
     Demo(echo::Reply),
+    /// A similar question's, from memory.
+    Kept(Arc<Kept>),
 }
 
 impl Answer {
-    pub(super) fn into_response(self, ticket: Ticket, drops_usage: bool) -> Response<Body> {
-        match self {
+    pub(super) fn into_response(self, mut ticket: Ticket, drops_usage: bool) -> Response<Body> {
+        let keep = ticket.keep.take();
+        let response = match self {
             Self::Reply(reply) => relay(reply, ticket, drops_usage),
             Self::Refusal { status, headers, body } => {
                 let mut response = head(status, headers, &ticket);
@@ -38,6 +43,11 @@ impl Answer {
                 response
             }
             Self::Demo(reply) => demo(reply, ticket),
+            Self::Kept(kept) => replay::whole(&kept, ticket),
+        };
+        match keep {
+            Some(keep) => keep.watch(response),
+            None => response,
         }
     }
 }

@@ -3,13 +3,14 @@
 //! A key is looked up by its hash in memory. One that is not there is wrong (401) only while our view of the store is
 //! fresh; when it is not, that is our fault and the answer is 503.
 
-use super::intake;
+use super::Shared;
+use crate::base::metrics::METRICS;
 use crate::base::seal::key_hash;
 use crate::base::{Clock, Error, ErrorKind, Now};
-use crate::config::Settings;
 use crate::dialect::Dialect;
-use crate::server::Peer;
-use crate::state::catalog::{Directory, Key};
+use crate::server::peer::{Peer, client_addr};
+use crate::state::catalog::Key;
+use crate::state::subject::Net;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,6 +18,9 @@ use std::time::Duration;
 
 /// Above this age of the last good look at the store, an unknown key is our fault.
 const FRESH: Duration = Duration::from_secs(10);
+
+/// Unknown keys of one address within a minute that are worth a line in the log.
+const LOUD: u32 = 60;
 
 /// Looks like a key of ours; anything else is some other service's (SDKs insist on sending one).
 const PREFIX: &str = "mrd_";
@@ -48,17 +52,17 @@ pub(super) fn identify(
     query: Option<&str>,
     dialect: Dialect,
     peer: Peer,
-    settings: &Settings,
-    directory: &Directory,
+    shared: &Shared,
     now: Now,
 ) -> Result<Caller, Error> {
+    let (settings, directory) = (&shared.settings, &shared.directory);
     let required = settings.keys_required();
     let token = presented(headers, query, dialect)?;
     let Some(token) = token.filter(|token| required || token.starts_with(PREFIX)) else {
         return if required {
             Err(unauthenticated("no API key given; send it as `Authorization: Bearer mrd_…` or `x-api-key`"))
         } else {
-            Ok(Caller::Anonymous(intake::client_addr(headers, peer, &settings.trusted_proxies)))
+            Ok(Caller::Anonymous(client_addr(headers, peer, &settings.trusted_proxies)))
         };
     };
     let key = token.starts_with(PREFIX).then(|| directory.key(&key_hash(token))).flatten();
@@ -71,7 +75,19 @@ pub(super) fn identify(
             Err(Error::new(ErrorKind::Unavailable, "this API key can't be checked right now; try again")
                 .retry_after(Duration::from_secs(1)))
         }
-        None => Err(unauthenticated("this API key is not known here")),
+        None => {
+            unknown(client_addr(headers, peer, &settings.trusted_proxies), shared, now);
+            Err(unauthenticated("this API key is not known here"))
+        }
+    }
+}
+
+/// Counts a key we do not know. Keys are all in memory, so guessing costs us nothing but this; an operator is told of
+/// an address that does it by the dozen, once for each of its loud minutes.
+fn unknown(addr: IpAddr, shared: &Shared, now: Now) {
+    METRICS.unknown_keys.inc();
+    if shared.unknown.strike(Net::from(addr), now) == LOUD {
+        tracing::warn!(%addr, "{LOUD} unknown API keys within a minute from one address");
     }
 }
 

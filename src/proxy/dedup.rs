@@ -5,14 +5,13 @@
 //! When nobody listens any more the task is dropped, and with it the provider's work.
 
 use super::answer::Answer;
-use super::headers::ours;
 use super::settle::{Outcome, Ticket};
-use super::{Proxy, Question, answer, attempt, auth, intake};
+use super::{Proxy, Question, auth, replay, semantic};
 use crate::base::tasks::spawn;
 use crate::base::{Clock, Error, ErrorKind};
 use crate::config::DedupMode;
 use crate::dialect::errors::error_event;
-use crate::server::body::Cut;
+use crate::server::body::{Cut, Ending};
 use crate::server::{Body, Source};
 use crate::state::answer::Head;
 use crate::state::dedup::{Asked, Caller, Claim, Follower, Leader, Seat, Step};
@@ -45,27 +44,45 @@ pub(super) fn claim(proxy: &Proxy, question: &Question, ticket: &Ticket) -> Resu
         (DedupMode::All, _) | (_, Some(b"on")) => true,
         (DedupMode::Auto, _) => named.is_some() || question.peek.temperature_is_zero(),
     };
-    if !applies {
+    // Who may not ask gets its refusal from routing.
+    if !applies || !may_share(ticket) {
         return Ok(None);
     }
     if named.is_some_and(|key| key.is_empty() || key.len() > KEY_MAX) {
         return Err(Error::malformed("`Idempotency-Key` must have 1 to 256 characters").param("Idempotency-Key"));
     }
-    let caller = match &ticket.caller {
-        auth::Caller::Key(key) => Caller::Key(key.id),
-        auth::Caller::Anonymous(addr) => Caller::Address(*addr),
-    };
-    let version = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
-    let path = question.parts.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
     Ok(Some(proxy.shared.fingerprints.claim(&Asked {
-        caller,
+        caller: caller(ticket),
         method: "POST",
-        path_and_query: path,
-        versions: &[version("anthropic-version"), version("anthropic-beta"), version("openai-beta")],
+        path_and_query: path(question),
+        versions: &versions(headers),
         idempotency_key: named.map(HeaderValue::as_bytes),
         catalog_version: proxy.shared.directory.version(),
         body: &question.body,
     })))
+}
+
+/// Whether the caller may have this model at all: a kept answer must not outlive that right.
+pub(super) fn may_share(ticket: &Ticket) -> bool {
+    ticket.caller.key().is_none_or(|key| key.allows(&ticket.requested_model))
+}
+
+/// Who asks, as fingerprints name it.
+pub(super) fn caller(ticket: &Ticket) -> Caller {
+    match &ticket.caller {
+        auth::Caller::Key(key) => Caller::Key(key.id),
+        auth::Caller::Anonymous(addr) => Caller::Address(*addr),
+    }
+}
+
+/// Path and query, as the client wrote them.
+pub(super) fn path(question: &Question) -> &str {
+    question.parts.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str)
+}
+
+/// The headers that choose a version of a dialect.
+pub(super) fn versions(headers: &HeaderMap) -> [Option<&[u8]>; 3] {
+    ["anthropic-version", "anthropic-beta", "openai-beta"].map(|name| headers.get(name).map(HeaderValue::as_bytes))
 }
 
 /// Answers a request that may be shared.
@@ -78,10 +95,7 @@ pub(super) async fn seated(
     let mut follower = match proxy.shared.dedup.seat(claim, Clock::now()) {
         Seat::Hit(kept) => {
             ticket.cache = CacheState::Dedup;
-            let response = replay(&kept.head, &ticket);
-            let status = kept.head.status.as_u16();
-            ticket.done(status, Some(crate::dialect::usage::Usage::default()), 0);
-            return Ok(response.map(|()| Body::full(kept.body.clone())));
+            return Ok(replay::whole(&kept, ticket));
         }
         Seat::Conflict => {
             let error = Error::new(
@@ -98,7 +112,7 @@ pub(super) async fn seated(
         match std::future::poll_fn(|cx| follower.poll_next(cx)).await {
             Some(Step::Head(head)) => {
                 ticket.cache = CacheState::Dedup;
-                let response = replay(&head, &ticket);
+                let response = replay::head(&head, &ticket);
                 let (status, left) = (head.status.as_u16(), length(&head.headers));
                 let events = head.stream();
                 let tail = Tail { follower, ticket: Some(ticket), status, left, endpoint: question.endpoint, events };
@@ -142,7 +156,7 @@ async fn call(
     mut first: oneshot::Sender<First>,
 ) {
     let answered = {
-        let attempt = attempt::run(&proxy, &question, &mut ticket);
+        let attempt = semantic::answer(&proxy, &question, &mut ticket);
         tokio::pin!(attempt);
         std::future::poll_fn(|cx| {
             if let Poll::Ready(answer) = attempt.as_mut().poll(cx) {
@@ -171,7 +185,7 @@ async fn call(
     if let Some(length) = body.size_hint().exact() {
         parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
-    leader.head(Head { status: parts.status, headers: shared(&parts.headers) });
+    leader.head(Head { status: parts.status, headers: replay::shared(&parts.headers) });
     let _ = first.send(Ok((parts, leader.tail())));
     loop {
         let frame = std::future::poll_fn(|cx| {
@@ -182,45 +196,23 @@ async fn call(
         });
         match frame.await {
             Some(Some(Ok(frame))) => {
+                if body.ending() == Ending::Broken {
+                    // Its last chunk says so in the leader's words; each listener is told in its own.
+                    return leader.fail();
+                }
                 if let Ok(data) = frame.into_data() {
                     leader.push(data);
                 }
             }
-            Some(None) => return leader.finish(Clock::now()),
+            Some(None) if body.ending() == Ending::Whole => return leader.finish(Clock::now()),
+            Some(None) => return leader.finish_unkept(),
             Some(Some(Err(_))) | None => return leader.fail(),
         }
     }
 }
 
-/// What of a head is for everyone: nothing that names one request or one caller's limits.
-fn shared(headers: &HeaderMap) -> HeaderMap {
-    let own = |name: &HeaderName| {
-        let name = name.as_str();
-        name == "x-request-id"
-            || name == "date"
-            || name.starts_with("x-ratelimit-")
-            || name.starts_with("anthropic-ratelimit-")
-            || name == ours::CACHE.as_str()
-            || name == ours::OVERHEAD.as_str()
-    };
-    headers.iter().filter(|(name, _)| !own(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
-}
-
 fn length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// A kept head as this request's own.
-fn replay(head: &Head, ticket: &Ticket) -> Response<()> {
-    let mut response = Response::new(());
-    *response.status_mut() = head.status;
-    let mut headers = head.headers.clone();
-    headers.remove(CONTENT_LENGTH);
-    answer::put_own(&mut headers, ticket);
-    headers.insert(ours::CACHE.clone(), HeaderValue::from_static("dedup"));
-    headers.insert(intake::X_REQUEST_ID.clone(), answer::request_id(ticket));
-    *response.headers_mut() = headers;
-    response
 }
 
 /// A shared body on its way to one client.

@@ -5,7 +5,7 @@
 use super::access::LISTING;
 use super::auth::{Caller, may_use};
 use super::intake::X_REQUEST_ID;
-use super::{Proxy, shown_id};
+use super::{Proxy, percent_decode, shown_id};
 use crate::base::{Clock, Error, ErrorKind};
 use crate::dialect::Dialect;
 use crate::server::{Body, Peer, body};
@@ -29,7 +29,9 @@ impl Proxy {
         let dialect = if headers.contains_key("anthropic-version") { Dialect::Anthropic } else { Dialect::OpenAi };
         self.listed(dialect, headers, peer, |entries| match one {
             Some(name) => {
-                let (name, entry) = entries.get_key_value(name).ok_or_else(|| unknown(name))?;
+                // SDKs escape the slash of `provider/model`.
+                let name = percent_decode(name)?;
+                let (name, entry) = entries.get_key_value(&name).ok_or_else(|| unknown(&name))?;
                 Ok(object(name, entry))
             }
             None => Ok(list(entries)),

@@ -9,12 +9,16 @@ mod attempt;
 mod auth;
 mod dedup;
 mod demo;
+mod embeddings;
+mod events;
 mod headers;
 mod intake;
 mod limit;
 mod listing;
 mod multipart;
 mod relay;
+mod replay;
+mod semantic;
 mod settle;
 
 use crate::base::ids::RequestIds;
@@ -27,9 +31,13 @@ use crate::routing::Dice;
 use crate::server::{Body, Peer, body};
 use crate::state::buckets::Limits;
 use crate::state::budgets::Budgets;
+use crate::state::bus::Bus;
 use crate::state::catalog::{Catalog, Directory};
 use crate::state::dedup::{Claim, Dedup, Fingerprints};
-use crate::state::limiter::Limiter;
+use crate::state::delta::Delta;
+use crate::state::limiter::{LimitHeaders, Limiter};
+use crate::state::outbox::Outbox;
+use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
 use crate::upstream::Client;
 pub use access::{AccessLines, LISTING};
@@ -42,6 +50,7 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 pub use limit::{dedup_limits, default_limits};
 use parking_lot::Mutex;
+pub use semantic::Similar;
 use settle::Ticket;
 use std::ops::Range;
 use std::sync::Arc;
@@ -61,12 +70,20 @@ pub struct Shared {
     pub budgets: Arc<Budgets>,
     /// Calls in flight and finished answers.
     pub dedup: Arc<Dedup>,
+    /// Answers to similar questions; `None`: off.
+    pub semantic: Option<Arc<Similar>>,
     /// Makes their fingerprints.
     pub fingerprints: Fingerprints,
+    /// The way out to other instances.
+    pub outbox: Outbox<Delta>,
     /// The limits of who has none of its own.
     pub limits: Limits,
     /// The name that totals of requests without a target go under.
     pub no_model: Arc<str>,
+    /// Who comes with API keys that do not exist.
+    pub unknown: Arc<UnknownKeys>,
+    /// Live events, when anybody watches.
+    pub bus: Arc<Bus>,
     /// Where shutdown stands.
     pub drain: Drain,
     /// Takes access lines, if any are wanted.
@@ -116,55 +133,71 @@ impl Proxy {
         let id = self.ids.next();
         let (parts, incoming) = request.into_parts();
         let client_id = intake::client_request_id(&parts.headers);
-        let dialect = asked.endpoint.dialect();
-        match self.steps(started, id, client_id.clone(), asked, parts, incoming, peer).await {
-            Ok(response) => response,
-            Err(error) => refusal(dialect, &error, client_id.unwrap_or_else(|| id.header())),
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the head's parts, taken apart once")]
-    async fn steps(
-        self: &Arc<Self>,
-        started: Now,
-        id: RequestId,
-        client_id: Option<HeaderValue>,
-        asked: Asked,
-        parts: Parts,
-        incoming: Incoming,
-        peer: Peer,
-    ) -> Result<Response<Body>, Error> {
         let endpoint = asked.endpoint;
-        let admitted = self.admit(endpoint, &parts, peer, started);
-        let caller = admitted.inspect_err(|error| {
-            self.refused(started, id, endpoint.name(), error, &parts.headers, peer);
-        })?;
-        let mut ticket = Ticket::open(Arc::clone(&self.shared), id, client_id, caller, endpoint, started);
-        let settings = &self.shared.settings;
-        let question = if endpoint == Endpoint::Transcriptions {
-            let answer = Box::pin(self.upload(parts, incoming, &mut ticket)).await;
-            return finish(answer, ticket, false);
-        } else {
-            self.question(asked, parts, incoming, &mut ticket).await
-        };
-        match question {
-            // Rare, and large: its future must not make every request's larger.
-            Ok((question, Some(claim))) => Box::pin(dedup::seated(self, question, ticket, &claim)).await,
-            Ok((question, None)) => {
-                let answer = attempt::run(self, &question, &mut ticket).await;
-                finish(answer, ticket, question.inject_usage(settings))
+        let ticket = match self.admit(started, id, client_id.clone(), endpoint, &parts, peer) {
+            Ok(ticket) => ticket,
+            Err(error) => {
+                self.refused(started, id, endpoint.name(), &error, &parts.headers, peer);
+                return refusal(endpoint.dialect(), &error, shown_id(&parts.headers, id));
             }
-            Err(error) => finish(Err(error), ticket, false),
+        };
+        let mut limits = None;
+        match self.steps(asked, parts, incoming, ticket, &mut limits).await {
+            Ok(response) => response,
+            Err(error) => {
+                let mut response = refusal(endpoint.dialect(), &error, client_id.unwrap_or_else(|| id.header()));
+                // Who is refused needs them most.
+                if let Some(limits) = &limits {
+                    limit::put_headers(limits, endpoint.dialect(), response.headers_mut());
+                }
+                response
+            }
         }
     }
 
     /// Who calls, and whether we read on: from the head alone.
-    fn admit(&self, endpoint: Endpoint, parts: &Parts, peer: Peer, now: Now) -> Result<Caller, Error> {
-        let (settings, directory) = (&self.shared.settings, &self.shared.directory);
-        let query = parts.uri.query();
-        let caller = auth::identify(&parts.headers, query, endpoint.dialect(), peer, settings, directory, now)?;
+    fn admit(
+        &self,
+        started: Now,
+        id: RequestId,
+        client_id: Option<HeaderValue>,
+        endpoint: Endpoint,
+        parts: &Parts,
+        peer: Peer,
+    ) -> Result<Ticket, Error> {
+        let caller =
+            auth::identify(&parts.headers, parts.uri.query(), endpoint.dialect(), peer, &self.shared, started)?;
         intake::check_content(endpoint, &parts.headers)?;
-        Ok(caller)
+        Ok(Ticket::open(Arc::clone(&self.shared), id, client_id, caller, endpoint, started))
+    }
+
+    async fn steps(
+        self: &Arc<Self>,
+        asked: Asked,
+        parts: Parts,
+        incoming: Incoming,
+        mut ticket: Ticket,
+        limits: &mut Option<LimitHeaders>,
+    ) -> Result<Response<Body>, Error> {
+        let endpoint = asked.endpoint;
+        let settings = &self.shared.settings;
+        let question = if endpoint == Endpoint::Transcriptions {
+            let answer = Box::pin(self.upload(parts, incoming, &mut ticket)).await;
+            *limits = ticket.limits;
+            return finish(answer, ticket, false);
+        } else {
+            self.question(asked, parts, incoming, &mut ticket).await
+        };
+        *limits = ticket.limits;
+        match question {
+            // Rare, and large: its future must not make every request's larger.
+            Ok((question, Some(claim))) => Box::pin(dedup::seated(self, question, ticket, &claim)).await,
+            Ok((question, None)) => {
+                let answer = semantic::answer(self, &question, &mut ticket).await;
+                finish(answer, ticket, question.inject_usage(settings))
+            }
+            Err(error) => finish(Err(error), ticket, false),
+        }
     }
 
     async fn question(
@@ -208,15 +241,7 @@ impl Proxy {
     }
 
     fn caller(&self, headers: &http::HeaderMap, peer: Peer) -> Result<Caller, Error> {
-        auth::identify(
-            headers,
-            None,
-            Dialect::OpenAi,
-            peer,
-            &self.shared.settings,
-            &self.shared.directory,
-            Clock::now(),
-        )
+        auth::identify(headers, None, Dialect::OpenAi, peer, &self.shared, Clock::now())
     }
 }
 

@@ -4,9 +4,10 @@
 //! settles. So nothing can forget to settle, and nothing can settle twice. It touches memory only: rows and events go
 //! to bounded queues that others drain.
 
-use super::Shared;
 use super::access::{self, Line};
 use super::auth::Caller;
+use super::semantic::Keep;
+use super::{Shared, events};
 use crate::base::metrics::METRICS;
 use crate::base::{AccountId, Clock, KeyId, Now, RequestId};
 use crate::dialect::Endpoint;
@@ -54,6 +55,10 @@ pub(super) struct Ticket {
     /// The attempt now running, counted on its account.
     pub(super) running: Option<Running>,
     pub(super) limits: Option<LimitHeaders>,
+    /// Where its answer is to be kept for similar questions.
+    pub(super) keep: Option<Box<Keep>>,
+    /// A call of ours on the caller's behalf: no client waits for it, so what counts clients' requests leaves it out.
+    pub(super) own: bool,
     _running: crate::base::metrics::GaugeGuard,
 }
 
@@ -101,6 +106,8 @@ impl Ticket {
             reservation: None,
             running: None,
             limits: None,
+            keep: None,
+            own: false,
             _running: METRICS.requests_running.guard(),
         }
     }
@@ -110,6 +117,9 @@ impl Ticket {
         self.running = Some(target.seat.live.enter());
         self.target = Some(target);
         self.attempts += 1;
+        if self.attempts == 1 {
+            events::started(self);
+        }
     }
 
     /// The answer went out whole (or is about to, in one write).
@@ -125,21 +135,15 @@ impl Ticket {
     fn settle(&mut self) {
         let now = Clock::now();
         let took = now.since(self.started);
-        METRICS.request_seconds.observe_micros(took.as_micros() as u64);
-        METRICS.overhead_before_seconds.observe_micros(self.overhead.as_micros() as u64);
-        if let Some(first) = self.first_byte {
-            METRICS.first_byte_seconds.observe_micros(first.micros_since(self.started));
-        }
         let (status, usage, estimated, error) = match &self.outcome {
             Outcome::Done { status, usage, completion_estimate } => {
                 let (usage, estimated) = self.or_estimate(*usage, *completion_estimate);
                 (*status, usage, estimated, None)
             }
             Outcome::Abandoned { status, usage, completion_estimate, relayed } => {
-                METRICS.requests_abandoned.inc();
                 // Nothing had come back yet: the provider may have worked on the prompt, and was told to stop.
                 let (usage, estimated) = if *relayed {
-                    self.or_estimate(*usage, *completion_estimate)
+                    self.so_far(*usage, *completion_estimate)
                 } else if self.attempts > 0 {
                     (Usage { prompt: self.estimate, ..Usage::default() }, true)
                 } else {
@@ -148,15 +152,13 @@ impl Ticket {
                 (*status, usage, estimated, Some("client_gone"))
             }
             Outcome::Broken { error, usage, completion_estimate } => {
-                let (usage, estimated) = self.or_estimate(*usage, *completion_estimate);
+                let (usage, estimated) = self.so_far(*usage, *completion_estimate);
                 (502, usage, estimated, Some(*error))
             }
             Outcome::Failed { status, error } => (*status, Usage::default(), false, Some(*error)),
         };
-        match status {
-            200..=299 => METRICS.requests_2xx.inc(),
-            500.. => METRICS.requests_5xx.inc(),
-            _ => METRICS.requests_4xx.inc(),
+        if !self.own {
+            self.count(status, now);
         }
         METRICS.tokens_prompt.add(usage.prompt);
         METRICS.tokens_completion.add(usage.completion);
@@ -168,7 +170,36 @@ impl Ticket {
         if let Some(hold) = self.budget.take() {
             hold.settle(self.attempts, cost_nanos);
         }
+        events::completed(self, took, status, &usage, error);
         self.record(took, cost_nanos, status, usage, estimated, error);
+    }
+
+    /// What an answer that broke off used. Anthropic's streams begin with one token of output and name the real number
+    /// at their end only: until then what was relayed is the better count.
+    fn so_far(&self, usage: Option<Usage>, completion_estimate: u64) -> (Usage, bool) {
+        match usage {
+            Some(usage) if self.stream && self.endpoint == Endpoint::Messages => {
+                let completion = usage.completion.max(completion_estimate);
+                (Usage { completion, ..usage }, completion > usage.completion)
+            }
+            usage => self.or_estimate(usage, completion_estimate),
+        }
+    }
+
+    fn count(&self, status: u16, now: Now) {
+        METRICS.request_seconds.observe_micros(now.micros_since(self.started));
+        METRICS.overhead_before_seconds.observe_micros(self.overhead.as_micros() as u64);
+        if let Some(first) = self.first_byte {
+            METRICS.first_byte_seconds.observe_micros(first.micros_since(self.started));
+        }
+        if matches!(self.outcome, Outcome::Abandoned { .. }) {
+            METRICS.requests_abandoned.inc();
+        }
+        match status {
+            200..=299 => METRICS.requests_2xx.inc(),
+            500.. => METRICS.requests_5xx.inc(),
+            _ => METRICS.requests_4xx.inc(),
+        }
     }
 
     fn or_estimate(&self, usage: Option<Usage>, completion_estimate: u64) -> (Usage, bool) {
@@ -290,6 +321,6 @@ mod tests {
         let usage = Usage { prompt: 1000, completion: 100, cache_read: 400, cache_write: 100, reasoning: 50 };
         // 500 × 2 µ$ + 400 × 0.5 + 100 × 2.5 + 100 × 8 = 2,250 µ$
         assert_eq!(cost(&price, &usage), 2_250_000);
-        assert_eq!(cost(&price, &Usage { cache_read: u64::MAX, ..usage }) > 0, true);
+        assert!(cost(&price, &Usage { cache_read: u64::MAX, ..usage }) > 0);
     }
 }

@@ -27,6 +27,23 @@ pub trait Source: Send {
     fn remaining(&self) -> Option<u64> {
         None
     }
+
+    /// How it ended; asked after its last chunk.
+    fn ending(&self) -> Ending {
+        Ending::Whole
+    }
+}
+
+/// How a reply ended, for those who keep answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// All of it went out.
+    Whole,
+    /// It stopped cleanly, but its last word (`[DONE]`, `message_stop`, …) was missing: an answer for whom it was made,
+    /// not one to keep.
+    Unsaid,
+    /// It broke off, even if its last chunk was a well-formed error event.
+    Broken,
 }
 
 /// A reply broke after its head had gone out.
@@ -62,6 +79,22 @@ impl Body {
     /// As it comes.
     pub fn stream(source: impl Source + 'static) -> Self {
         Self { kind: Kind::Stream(Box::new(source)), guard: None, busy: None }
+    }
+
+    /// The bytes, where it is all there and nothing was sent yet.
+    pub fn as_full(&self) -> Option<&Bytes> {
+        match &self.kind {
+            Kind::Full(bytes) => Some(bytes),
+            Kind::Empty | Kind::Stream(_) => None,
+        }
+    }
+
+    /// How it ended; only after its last frame does that mean anything.
+    pub fn ending(&self) -> Ending {
+        match &self.kind {
+            Kind::Empty | Kind::Full(_) => Ending::Whole,
+            Kind::Stream(source) => source.ending(),
+        }
     }
 
     /// Drops `guard` when the body has been sent or given up.
@@ -189,7 +222,13 @@ pub fn error(dialect: Dialect, error: &Error, request_id: &str) -> Response<Body
 
 /// The control plane's form of it: `{"error":{code,message}}`.
 pub fn control_error(error: &Error) -> Response<Body> {
-    let body = serde_json::json!({ "error": { "code": error.kind.code(), "message": error.message } });
+    // Two kinds are named for the data plane; here nobody shows an API key or asks for a model.
+    let code = match error.kind {
+        ErrorKind::Unauthenticated => "unauthenticated",
+        ErrorKind::Forbidden => "forbidden",
+        kind => kind.code(),
+    };
+    let body = serde_json::json!({ "error": { "code": code, "message": error.message } });
     finish_error(error, Bytes::from(body.to_string()))
 }
 

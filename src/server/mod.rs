@@ -8,27 +8,19 @@ pub mod body;
 pub mod conn;
 mod h2;
 mod listen;
+pub mod peer;
 mod tls;
 
 pub use body::{Body, Source};
 pub use conn::ConnTimeouts;
 pub use listen::{Core, Permits, bind, serve, tick};
+pub use peer::Peer;
 pub use tls::Tls;
 
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::Arc;
-
-/// Who is at the other end of a connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer {
-    /// The address of the socket; see `MERIDO_TRUSTED_PROXIES` for the client's.
-    pub addr: SocketAddr,
-    /// This connection holds a reserved permit: it may not run data-plane requests.
-    pub control_only: bool,
-}
 
 /// What answers requests.
 pub trait Handler: Send + Sync + 'static {

@@ -141,12 +141,17 @@ impl Live {
         }
     }
 
-    /// Drops the records of accounts that are gone, unless something about them must still be remembered.
+    /// Drops the records of accounts that are gone, unless something about them must still be remembered or somebody
+    /// holds them: a publication under way may have found one that `keep` does not know of yet.
     pub fn retain(&self, keep: impl Fn(AccountId) -> bool, now: Now) {
         for index in 0..self.accounts.stripes() {
             self.accounts.with_stripe(index, |stripe| {
                 stripe.retain(|&id, record| {
-                    keep(id) || record.cooldown.rest(now).is_some() || !record.locks.rests(now).is_empty()
+                    // Records are only cloned under their stripe's lock: a count of one is final while we hold it.
+                    keep(id)
+                        || Arc::strong_count(record) > 1
+                        || record.cooldown.rest(now).is_some()
+                        || !record.locks.rests(now).is_empty()
                 });
             });
         }

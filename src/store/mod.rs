@@ -25,8 +25,8 @@ use crate::state::providers;
 use embedded::{Deployment, Embedded};
 use master::MasterSource;
 use rows::{
-    AccountInfo, AccountRow, Changes, CreatedKey, CustomProvider, KeyInfo, KeySpec, NewAccount, Scope, SealedAccount,
-    TokenRow, VirtualModelRow,
+    AccountInfo, AccountRow, Admissions, Changes, CreatedKey, CustomProvider, KeyInfo, KeySpec, NewAccount, Scope,
+    SealedAccount, TokenRow, VirtualModelRow,
 };
 use std::collections::BTreeSet;
 use std::fmt;
@@ -294,6 +294,21 @@ impl Store {
     /// Revokes a management token.
     pub async fn revoke_token(&self, id: TokenId) -> Result<()> {
         self.engine.revoke_token(id).await
+    }
+
+    /// Who may come in to the control plane now.
+    pub async fn admissions(&self) -> Result<Admissions> {
+        self.engine.admissions(Clock::unix_ms()).await
+    }
+
+    /// Session `id` is over, though it would have gone on until `expires_ms`.
+    pub async fn end_session(&self, id: u64, expires_ms: u64) -> Result<()> {
+        self.engine.end_session(id, expires_ms, Clock::unix_ms()).await
+    }
+
+    /// All sessions made so far are over.
+    pub async fn end_all_sessions(&self) -> Result<()> {
+        self.engine.end_all_sessions().await
     }
 
     /// What changed in the catalog after `seq` (0: everything), one window of it. An account whose secret does not

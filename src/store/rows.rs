@@ -146,6 +146,17 @@ pub struct TokenRow {
     pub expires_ms: Option<u64>,
 }
 
+/// Who may come in to the control plane, whole: small enough to be held and asked in memory.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Admissions {
+    /// Sessions sealed under a lower epoch are over.
+    pub session_epoch: u64,
+    /// Sessions that ended early, by id.
+    pub ended: Vec<u64>,
+    /// Management tokens by their hash, expired ones included.
+    pub tokens: Vec<([u8; 32], TokenRow)>,
+}
+
 /// What changed in the catalog after some `seq`, up to `up_to`.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {

@@ -170,7 +170,9 @@ fn keys_that_do_not_open() {
     }
     // Two keys of ours that differ: neither is picked by chance.
     let two = format!("authorization: Bearer {limited}\r\nx-api-key: {unknown}\r\n");
-    asked(&two).iter().for_each(|(dialect, answer)| drop(refused(*dialect, answer, 401)));
+    for (dialect, answer) in &asked(&two) {
+        drop(refused(*dialect, answer, 401));
+    }
     let calls = provider.calls();
     let allowed = post(gateway.addr, WAYS[0].path, &heads(&limited)[0], br#"{"model":"openai/allowed-1"}"#);
     assert_eq!(allowed.status, 200, "{}", allowed.text());

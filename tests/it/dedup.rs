@@ -143,3 +143,19 @@ fn it_applies_only_where_the_request_says_so() {
     let on = "x-merido-dedup: on\r\n";
     assert_eq!([ask(on, BODY), ask(on, BODY)].map(Option::unwrap), ["miss", "dedup"]);
 }
+
+#[test]
+fn a_stream_that_was_not_whole_is_not_kept() {
+    let events = chat_events(&["one ", "two"], true);
+    let provider = Provider::new(Script::Events(events.clone(), Then::End));
+    let gateway = Setup::openai(&provider).start();
+    for (call, then) in [Then::Break, Then::End].into_iter().enumerate() {
+        provider.then(Script::Events(events[..1].to_vec(), then));
+        let answer = post(gateway.addr, CHAT, NAMED, STREAM);
+        assert!(answer.text().starts_with(&events[0]), "{}", answer.text());
+        assert_eq!(answer.text().matches("\"error\"").count(), 1 - call, "broken off, it says so once");
+    }
+    let whole = post(gateway.addr, CHAT, NAMED, STREAM);
+    assert_eq!((whole.header("x-merido-cache"), provider.calls()), (Some("miss"), 3));
+    assert!(whole.text().contains("two"), "{}", whole.text());
+}

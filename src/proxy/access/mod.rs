@@ -14,6 +14,7 @@ use crate::base::telemetry::LogFormat;
 use crate::base::{Clock, Error, Now, RequestId};
 use crate::config::AccessLog;
 use crate::dialect::Dialect;
+use crate::server::peer::client_addr;
 use crate::server::{Body, Peer};
 use crate::state::catalog::Account;
 use crate::state::usage::{CacheState, Tokens};
@@ -159,7 +160,7 @@ impl Proxy {
             METRICS.requests_4xx.inc();
         }
         let Some(access) = self.shared.access.as_ref().filter(|access| access.wants(status)) else { return };
-        let caller = Caller::Anonymous(intake::client_addr(headers, peer, &self.shared.settings.trusted_proxies));
+        let caller = Caller::Anonymous(client_addr(headers, peer, &self.shared.settings.trusted_proxies));
         let bare = bare(started, id, headers, caller, endpoint);
         access.push(Line { status, error: Some(error.kind.code()), ..bare });
     }

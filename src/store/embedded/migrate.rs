@@ -6,7 +6,10 @@ use crate::store::error::{Result, StoreError, StoreErrorKind};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 /// One step a file; the number is its place.
-const STEPS: &[(&str, &str)] = &[("0001_init", include_str!("../../../migrations/embedded/0001_init.sql"))];
+const STEPS: &[(&str, &str)] = &[
+    ("0001_init", include_str!("../../../migrations/embedded/0001_init.sql")),
+    ("0002_sessions", include_str!("../../../migrations/embedded/0002_sessions.sql")),
+];
 
 /// The row that makes a file a deployment of its own.
 #[derive(Clone, PartialEq, Eq, Debug)]

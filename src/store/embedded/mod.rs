@@ -12,6 +12,7 @@ mod keys;
 mod logs;
 mod migrate;
 mod models;
+mod sessions;
 mod tokens;
 mod usage;
 

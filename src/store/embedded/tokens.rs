@@ -7,7 +7,7 @@ use crate::store::error::Result;
 use crate::store::rows::{Scope, TokenRow};
 use rusqlite::{OptionalExtension as _, Row, params};
 
-const COLUMNS: &str = "id, name, scope, created_ms, expires_ms";
+pub(super) const COLUMNS: &str = "id, name, scope, created_ms, expires_ms";
 
 impl Embedded {
     /// Inserts a token.
@@ -63,7 +63,7 @@ impl Embedded {
     }
 }
 
-fn read(row: &Row<'_>) -> Result<TokenRow> {
+pub(super) fn read(row: &Row<'_>) -> Result<TokenRow> {
     let scope: String = row.get(2)?;
     Ok(TokenRow {
         id: TokenId(row.get::<_, i64>(0)?.cast_unsigned()),

@@ -61,7 +61,11 @@ pub struct Conn {
 
 impl Conn {
     pub fn open(addr: SocketAddr) -> Self {
-        let socket = TcpStream::connect(addr).unwrap();
+        Self::on(TcpStream::connect(addr).unwrap())
+    }
+
+    /// On a socket that is connected already.
+    pub fn on(socket: TcpStream) -> Self {
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         Self { socket, buffer: Vec::new() }
@@ -88,6 +92,18 @@ impl Conn {
         }
     }
 
+    /// One whole answer with a known length; `None` when the connection broke.
+    pub fn try_answer(&mut self) -> Option<Answer> {
+        while !self.buffer.windows(4).any(|w| w == b"\r\n\r\n") {
+            let mut chunk = [0; 16 << 10];
+            match self.socket.read(&mut chunk) {
+                Ok(0) | Err(_) => return None,
+                Ok(n) => self.buffer.extend_from_slice(&chunk[..n]),
+            }
+        }
+        Some(self.answer())
+    }
+
     /// Reads until `needle` has come; everything so far.
     #[track_caller]
     pub fn read_until(&mut self, needle: &str) -> String {
@@ -98,6 +114,26 @@ impl Conn {
             }
             assert!(self.more() > 0, "the connection ended before `{needle}`: {text}");
         }
+    }
+
+    /// Reads and forgets until `needle` has come; how many bytes. For streams too long to be held.
+    #[track_caller]
+    pub fn skip_to(&mut self, needle: &str) -> usize {
+        let mut skipped = 0;
+        while !self.buffer.windows(needle.len()).any(|window| window == needle.as_bytes()) {
+            let keep = self.buffer.len().min(needle.len());
+            skipped += self.buffer.len() - keep;
+            self.buffer.drain(..self.buffer.len() - keep);
+            assert!(self.more() > 0, "the connection ended before `{needle}`");
+        }
+        skipped
+    }
+
+    /// Waits for more bytes; everything so far.
+    #[track_caller]
+    pub fn read_more(&mut self) -> String {
+        assert!(self.more() > 0, "the connection ended");
+        String::from_utf8_lossy(&self.buffer).into_owned()
     }
 
     fn more(&mut self) -> usize {

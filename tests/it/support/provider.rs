@@ -19,6 +19,8 @@ pub enum Script {
     Events(Vec<String>, Then),
     /// Bytes as they are, then the connection closes.
     Raw(Vec<u8>),
+    /// Bytes as they are, then nothing more without closing.
+    Part(Vec<u8>),
     /// Never answer.
     Stall,
     /// Close without a byte.
@@ -258,6 +260,10 @@ fn act(socket: &mut TcpStream, script: Script, shared: &Shared) -> std::io::Resu
         Script::Raw(bytes) => {
             socket.write_all(&bytes)?;
             Ok(false)
+        }
+        Script::Part(bytes) => {
+            socket.write_all(&bytes)?;
+            wait_for_hang_up(socket, shared, None)
         }
         Script::Stall => wait_for_hang_up(socket, shared, None),
         Script::Close => Ok(false),

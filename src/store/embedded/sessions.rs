@@ -1,0 +1,88 @@
+//! What ends sessions early. No session is kept: they are sealed tokens that the control plane opens itself.
+//!
+//! The list of ended ones is bounded: when it is full the epoch rises instead, which ends them all.
+
+use super::Embedded;
+use super::tokens::{self, COLUMNS};
+use crate::store::error::Result;
+use crate::store::rows::Admissions;
+use rusqlite::{Transaction, params};
+
+/// Ended sessions remembered one by one.
+const ENDED_AT_MOST: i64 = 4_096;
+
+impl Embedded {
+    /// Tokens, ended sessions and the epoch, in one consistent look.
+    pub(crate) async fn admissions(&self, now_ms: u64) -> Result<Admissions> {
+        self.watch(move |tx| {
+            let epoch: i64 = tx.prepare_cached("SELECT session_epoch FROM meta")?.query_row([], |row| row.get(0))?;
+            let mut select = tx.prepare_cached("SELECT id FROM ended_sessions WHERE expires_ms > ?1")?;
+            let ended = select.query_map([now_ms.cast_signed()], |row| row.get::<_, i64>(0).map(i64::cast_unsigned))?;
+            let ended = ended.collect::<rusqlite::Result<_>>()?;
+            let mut select = tx.prepare_cached(&format!("SELECT {COLUMNS}, hash FROM tokens"))?;
+            let mut rows = select.query([])?;
+            let mut all = Vec::new();
+            while let Some(row) = rows.next()? {
+                all.push((row.get("hash")?, tokens::read(row)?));
+            }
+            Ok(Admissions { session_epoch: epoch.cast_unsigned(), ended, tokens: all })
+        })
+        .await
+    }
+
+    /// Remembers that `id` ended, and forgets those that would have ended by now.
+    pub(crate) async fn end_session(&self, id: u64, expires_ms: u64, now_ms: u64) -> Result<()> {
+        self.write(move |tx| {
+            tx.execute("DELETE FROM ended_sessions WHERE expires_ms <= ?1", [now_ms.cast_signed()])?;
+            tx.execute(
+                "INSERT OR IGNORE INTO ended_sessions (id, expires_ms) VALUES (?1, ?2)",
+                params![id.cast_signed(), expires_ms.cast_signed()],
+            )?;
+            let count: i64 = tx.query_row("SELECT count(*) FROM ended_sessions", [], |row| row.get(0))?;
+            if count > ENDED_AT_MOST { next_epoch(tx) } else { Ok(()) }
+        })
+        .await
+    }
+
+    /// Raises the epoch.
+    pub(crate) async fn end_all_sessions(&self) -> Result<()> {
+        self.write(next_epoch).await
+    }
+}
+
+fn next_epoch(tx: &Transaction<'_>) -> Result<()> {
+    tx.execute("UPDATE meta SET session_epoch = session_epoch + 1", [])?;
+    tx.execute("DELETE FROM ended_sessions", [])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Store, StoreConfig};
+
+    #[tokio::test]
+    async fn ended_sessions_are_listed_until_they_would_have_ended_and_too_many_end_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = StoreConfig { dir: dir.path().to_owned(), master_key: None, master_key_path: None };
+        let engine = Store::open(&config).unwrap().engine;
+        engine.end_session(u64::MAX, 100, 10).await.unwrap();
+        engine.end_session(u64::MAX, 100, 10).await.unwrap();
+        assert_eq!(engine.admissions(99).await.unwrap().ended, [u64::MAX]);
+        assert!(engine.admissions(100).await.unwrap().ended.is_empty());
+        engine
+            .write(|tx| {
+                (0..ENDED_AT_MOST).try_for_each(|id| {
+                    tx.execute("INSERT INTO ended_sessions VALUES (?1, 1000)", [id]).map(drop).map_err(Into::into)
+                })
+            })
+            .await
+            .unwrap();
+        assert_eq!(engine.admissions(500).await.unwrap().session_epoch, 0);
+        engine.end_session(9_999_999, 1000, 500).await.unwrap();
+        let after = engine.admissions(500).await.unwrap();
+        assert_eq!((after.session_epoch, after.ended.len()), (1, 0));
+        engine.end_all_sessions().await.unwrap();
+        assert_eq!(engine.admissions(500).await.unwrap().session_epoch, 2);
+    }
+}
