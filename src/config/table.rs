@@ -240,9 +240,12 @@ pub static ROWS: &[Row] = &[
         "Largest request body of the audio endpoints.",
         |s, v, _| put(&mut s.max_audio_body_bytes, v.size(1)),
     ),
-    row("tls_cert", "MERIDO_TLS_CERT", "Certificate chain (PEM): terminate TLS here.", |s, v, home| {
-        some(&mut s.tls_cert, v.path(home))
-    }),
+    row(
+        "tls_cert",
+        "MERIDO_TLS_CERT",
+        "Certificate chain (PEM): terminate TLS here, on every listener; read again when it changes.",
+        |s, v, home| some(&mut s.tls_cert, v.path(home)),
+    ),
     row("tls_key", "MERIDO_TLS_KEY", "Its key (PEM).", |s, v, home| some(&mut s.tls_key, v.path(home))),
     row(
         "upstream_ca",

@@ -105,6 +105,28 @@ fn a_client_that_leaves_one_http2_stream_lying_loses_that_one_only() {
 }
 
 #[test]
+fn an_http2_connection_whose_only_request_was_given_up_is_idle() {
+    let certificate = Certificate::new();
+    let provider = Provider::new(Script::Stall);
+    let setup = Setup::openai(&provider).with(|s| s.timeouts.keep_alive = Duration::from_millis(200));
+    let gateway = certificate.on(setup).start();
+    block_on(async {
+        let (mut client, ended) = certificate.http2(gateway.addr).await;
+        // As long as somebody could ask, a client's side stays open.
+        let _kept = client.clone();
+        let asking = tokio::spawn(async move {
+            client.ask("POST", CHAT, BODY).await;
+        });
+        while provider.calls() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        asking.abort();
+        assert!(tokio::time::timeout(Duration::from_secs(10), ended).await.is_ok());
+    });
+    eventually("the provider is let go", || provider.hung_up() == 1);
+}
+
+#[test]
 fn http2_drains_with_bytes_in_flight() {
     let certificate = Certificate::new();
     let gate = Arc::new(AtomicBool::new(false));
@@ -149,7 +171,7 @@ fn a_client_that_never_shakes_hands_is_let_go() {
     let certificate = Certificate::new();
     let setup = Setup::new().with(|s| s.timeouts.client_header = Duration::from_millis(200));
     let gateway = certificate.on(setup).start();
-    assert!(Conn::open(gateway.addr).rest().is_empty());
+    assert!(Conn::open(gateway.addr).closes());
 }
 
 #[test]
