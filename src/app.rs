@@ -169,6 +169,7 @@ struct Parts {
     /// Fingerprints are keyed by the deployment, so that instances agree and nobody else can guess one.
     dedup_key: [u8; 32],
     throttle: Arc<Throttle>,
+    dedup: Arc<Dedup>,
     unknown: Arc<UnknownKeys>,
     switch: DrainSwitch,
     permits: Arc<Permits>,
@@ -194,6 +195,7 @@ impl Parts {
             budgets: Arc::new(Budgets::new()),
             dedup_key: store.data_key().sub_key("dedup fingerprints").map_err(|e| e.to_string())?,
             throttle: Arc::default(),
+            dedup: Dedup::new(proxy::dedup_limits(&settings)),
             // Only its count of strikes is used: all keys are in memory, so no answer needs remembering.
             unknown: Arc::new(UnknownKeys::new(Duration::ZERO)),
             permits: Arc::new(Permits::new(settings.max_connections)),
@@ -271,7 +273,7 @@ impl Parts {
             usage: Arc::clone(&self.usage),
             limiter: Arc::clone(&self.limiter),
             budgets: Arc::clone(&self.budgets),
-            dedup: Dedup::new(proxy::dedup_limits(&self.settings)),
+            dedup: Arc::clone(&self.dedup),
             semantic,
             fingerprints: Fingerprints::new(self.dedup_key),
             outbox: Outbox::closed(),
@@ -336,6 +338,7 @@ impl Parts {
             limiter: Arc::clone(&self.limiter),
             throttle: Arc::clone(&self.throttle),
             unknown: Arc::clone(&self.unknown),
+            dedup: Arc::clone(&self.dedup),
         }
     }
 

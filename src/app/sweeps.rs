@@ -5,6 +5,7 @@
 use crate::base::Clock;
 use crate::base::tasks::{Drain, Phase};
 use crate::state::catalog::Directory;
+use crate::state::dedup::Dedup;
 use crate::state::limiter::Limiter;
 use crate::state::throttle::Throttle;
 use crate::state::unknown_keys::UnknownKeys;
@@ -22,6 +23,7 @@ pub(super) struct Swept {
     pub(super) limiter: Arc<Limiter>,
     pub(super) throttle: Arc<Throttle>,
     pub(super) unknown: Arc<UnknownKeys>,
+    pub(super) dedup: Arc<Dedup>,
 }
 
 /// Sweeps until shutdown's *finish* phase.
@@ -47,6 +49,7 @@ impl Swept {
         self.limiter.sweep(tick, now);
         self.directory.live().sweep(tick, now);
         self.unknown.sweep(tick, now);
+        self.dedup.sweep(now);
         if tick % ROUND == ROUND - 1 {
             self.throttle.sweep(now);
             let catalog = self.directory.catalog();
