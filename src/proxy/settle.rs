@@ -241,6 +241,6 @@ mod tests {
         let usage = Usage { prompt: 1000, completion: 100, cache_read: 400, cache_write: 100, reasoning: 50 };
         // 500 × 2 µ$ + 400 × 0.5 + 100 × 2.5 + 100 × 8 = 2,250 µ$
         assert_eq!(cost(&price, &usage), 2_250_000);
-        assert_eq!(cost(&price, &Usage { cache_read: u64::MAX, ..usage }) > 0, true);
+        assert!(cost(&price, &Usage { cache_read: u64::MAX, ..usage }) > 0);
     }
 }

@@ -103,11 +103,12 @@ pub(super) async fn run<S, H>(
     let state = Arc::new(State { what: AtomicU8::new(IDLE), alarm, alarms, timeouts });
     let io = TokioIo::new(Tracked { inner: socket, state: Arc::clone(&state) });
     let service = Serve { handler, peer, state: Arc::clone(&state) };
+    // Never `pipeline_flush`: with it hyper takes from a body without end, and a client that does not read would have
+    // its whole stream kept in our memory.
     let conn = hyper::server::conn::http1::Builder::new()
         .half_close(false)
         .max_headers(128)
         .max_buf_size(128 << 10)
-        .pipeline_flush(true)
         .serve_connection(io, service);
     // The core's ticker wakes every connection when the phase of shutdown changes (`Alarms::wake_all`).
     Conn { conn, state, drain, told: false }.await;
