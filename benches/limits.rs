@@ -5,15 +5,15 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use merido::base::{AccountId, Clock, KeyId, Now, RequestId};
 use merido::state::buckets::Limits;
 use merido::state::budgets::Budgets;
-use merido::state::inflight::{Inflight, Load};
 use merido::state::limit_headers::{Family, for_each};
 use merido::state::limiter::Limiter;
+use merido::state::live::AccountLive;
 use merido::state::outbox::{Outbox, Tell};
 use merido::state::subject::{Net, Subject};
 use merido::state::throttle::Throttle;
 use merido::state::unknown_keys::UnknownKeys;
 use std::hint::black_box;
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 const ID: RequestId = RequestId { epoch: 1, n: 1 };
@@ -101,16 +101,11 @@ fn buckets(c: &mut Criterion) {
 
 fn counters(c: &mut Criterion) {
     let mut group = c.benchmark_group("limits");
-    let inflight: Inflight<AccountId> = Inflight::new();
-    let held: Vec<Load> = (0..8).map(|n| inflight.of(AccountId(n))).collect();
-    group.bench_function("inflight: enter + leave", |b| b.iter(|| drop(black_box(held[0].enter()))));
-    group.bench_function("inflight: enter + leave, all cores, one account", |b| {
-        b.iter_custom(|rounds| on_all_cores(rounds, |_| drop(black_box(held[0].enter()))));
+    let live = Arc::new(AccountLive::new(AccountId(1)));
+    group.bench_function("running: enter + leave", |b| b.iter(|| drop(black_box(live.enter()))));
+    group.bench_function("running: enter + leave, all cores, one account", |b| {
+        b.iter_custom(|rounds| on_all_cores(rounds, |_| drop(black_box(live.enter()))));
     });
-    group.bench_function("inflight: loads of 8 accounts", |b| {
-        b.iter(|| black_box(&held).iter().map(Load::get).min());
-    });
-    group.bench_function("inflight: enter + leave by table", |b| b.iter(|| drop(inflight.enter(AccountId(3)))));
     let budgets = Budgets::new();
     let spend = |key| {
         if let Ok(hold) = budgets.reserve(key, i64::MAX, 1_000) {

@@ -2,7 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use merido::base::{AccountId, ModelId, Now, Secret, VirtualModelId};
+use merido::base::{AccountId, ModelId, Now, VirtualModelId};
 use merido::dialect::Dialect;
 use merido::routing::{Dice, Plan, Tried, pick, resolve};
 use merido::state::catalog::{
@@ -38,7 +38,7 @@ fn directory() -> Directory {
             label: n.to_string().into(),
             weight: 1,
             base: BaseUrl::parse("http://127.0.0.1:1").unwrap(),
-            secret: Secret::new("s"),
+            credential: None,
         })
     });
     let virtual_models = STRATEGIES.map(|strategy| VirtualModel {
@@ -105,7 +105,8 @@ fn picks(c: &mut Criterion) {
         group.bench_function(name, |b| b.iter(|| pick(&plan, &mut Tried::default(), &mut dice, black_box(now))));
     }
     let live = directory.live().of(AccountId(0));
-    group.bench_function("succeed, all well", |b| b.iter(|| live.succeed(Some(ModelId::of("m")), now, now)));
+    let model = Some(ModelId::of("m"));
+    group.bench_function("succeed, all well", |b| b.iter(|| live.succeed(black_box(model), now, now)));
 }
 
 criterion_group!(benches, check, names, picks);

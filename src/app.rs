@@ -1,35 +1,38 @@
 //! Wiring: builds all parts, hands each its handles, names the background tasks, owns the order of shutdown.
 //!
-//! The one file that sees the whole house. Nothing is decided here but who gets what.
+//! The one room that sees the whole house. Nothing is decided here but who gets what.
 
+mod cores;
 mod sweeps;
 
 use crate::admin::{Admin, AdminParts, Health, LiveBus};
-use crate::base::alarms::Alarms;
 use crate::base::ids::RequestIds;
-use crate::base::tasks::{self, Drain, DrainSwitch, Phase, Tasks};
+use crate::base::tasks::{self, DrainSwitch, Phase, Tasks};
 use crate::base::telemetry::{self, LogFormat};
 use crate::base::{Clock, seal};
 use crate::cli::Stop;
 use crate::config::Settings;
-use crate::proxy::{self, Proxy, Shared};
-use crate::server::{self, ConnTimeouts, Core, Permits};
+use crate::proxy::{self, AccessLines, Shared, Similar};
+use crate::server::{self, Permits, Tls};
+use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
 use crate::state::catalog::Directory;
+use crate::state::dedup::{Dedup, Fingerprints};
 use crate::state::limiter::Limiter;
+use crate::state::outbox::Outbox;
 use crate::state::throttle::Throttle;
 use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
 use crate::store::refresh::{Refresher, Sources};
 use crate::store::writer::Writer;
-use crate::store::{Store, StoreConfig};
-use crate::upstream::{self, Client, ClientConfig};
-use crate::urls::Urls;
+use crate::store::{Store, StoreConfig, retention};
+use crate::upstream::{self, ClientConfig};
+use cores::CoreParts;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
 
 /// Connections a core keeps idle per host at most: more than a core can use at once in practice.
@@ -43,6 +46,7 @@ const STORE_GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Gateway {
     addr: SocketAddr,
+    admin_addr: Option<SocketAddr>,
     orders: mpsc::UnboundedSender<Order>,
     control: std::thread::JoinHandle<()>,
     ended: watch::Receiver<bool>,
@@ -80,6 +84,12 @@ impl Gateway {
         let settings = Arc::new(settings);
         let (addr, listeners) = server::bind(SocketAddr::new(settings.host, settings.port), workers(&settings))
             .map_err(|e| format!("can't listen on {}:{}: {e}", settings.host, settings.port))?;
+        let own = match settings.admin_listen {
+            Some(at) => Some(server::bind(at, 1).map_err(|e| format!("can't listen on {at}: {e}"))?),
+            None => None,
+        };
+        let admin_addr = own.as_ref().map(|(addr, _)| *addr);
+        let own = own.and_then(|(_, mut listeners)| listeners.pop());
         let control = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
         let store = Store::open(&StoreConfig::from(&*settings)).map_err(|e| e.to_string())?;
         let directory = Arc::new(Directory::new());
@@ -88,23 +98,32 @@ impl Gateway {
             Refresher::new(store.clone(), Arc::clone(&directory), sources).map_err(|e| e.to_string())?;
         control.block_on(refresher.load()).map_err(|e| e.to_string())?;
         let parts = Parts::new(settings, directory, store)?;
+        // Budgets must know what was spent before the first request: a restart is no refund.
+        for (key, nanos) in control.block_on(parts.store.spent()).map_err(|e| e.to_string())? {
+            parts.budgets.seed(key, nanos);
+        }
         let (orders, inbox) = mpsc::unbounded_channel();
         let (ended_tx, ended) = watch::channel(false);
         let (ready_tx, ready) = std::sync::mpsc::channel();
         let control = tasks::thread("control".to_owned(), move || {
-            control.block_on(parts.run(listeners, refresher, inbox, ready_tx));
+            control.block_on(parts.run(listeners, own, refresher, inbox, ready_tx));
             // Tasks that outlived every deadline end with their runtime.
             control.shutdown_timeout(Duration::from_secs(1));
             let _ = ended_tx.send(true);
         })
         .map_err(|e| e.to_string())?;
         ready.recv().map_err(|_| "the gateway ended while starting; its log has more".to_owned())??;
-        Ok(Self { addr, orders, control, ended })
+        Ok(Self { addr, admin_addr, orders, control, ended })
     }
 
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where the control plane's own listener is, if it has one.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin_addr
     }
 
     /// Tells it to end; returns at once.
@@ -146,24 +165,34 @@ struct Parts {
     store: Store,
     usage: Arc<UsageBook>,
     limiter: Arc<Limiter>,
+    budgets: Arc<Budgets>,
+    /// Fingerprints are keyed by the deployment, so that instances agree and nobody else can guess one.
+    dedup_key: [u8; 32],
     throttle: Arc<Throttle>,
     unknown: Arc<UnknownKeys>,
     switch: DrainSwitch,
     permits: Arc<Permits>,
     serving: Arc<AtomicBool>,
     upstream: ClientConfig,
+    tls: Option<Arc<Tls>>,
     epoch: u64,
 }
 
 impl Parts {
     fn new(settings: Arc<Settings>, directory: Arc<Directory>, store: Store) -> Result<Self, String> {
         let tls = upstream::tls_config(settings.upstream_ca.as_deref())?;
+        let own_tls = match (&settings.tls_cert, &settings.tls_key) {
+            (Some(certificate), Some(key)) => Some(Arc::new(Tls::load(certificate, key)?)),
+            _ => None,
+        };
         let timeouts = &settings.timeouts;
         let (connect, pool_idle) = (timeouts.connect, timeouts.upstream_idle);
         let upstream = ClientConfig { connect, pool_idle, max_idle_per_host: MAX_IDLE_PER_HOST, tls };
         Ok(Self {
             usage: Arc::new(UsageBook::new(settings.log_rows_per_second)),
             limiter: Arc::default(),
+            budgets: Arc::new(Budgets::new()),
+            dedup_key: store.data_key().sub_key("dedup fingerprints").map_err(|e| e.to_string())?,
             throttle: Arc::default(),
             // Only its count of strikes is used: all keys are in memory, so no answer needs remembering.
             unknown: Arc::new(UnknownKeys::new(Duration::ZERO)),
@@ -175,25 +204,34 @@ impl Parts {
             directory,
             store,
             upstream,
+            tls: own_tls,
         })
     }
 
     async fn run(
         self,
         listeners: Vec<TcpListener>,
+        admin_listener: Option<TcpListener>,
         refresher: Refresher,
         mut orders: mpsc::UnboundedReceiver<Order>,
         ready: std::sync::mpsc::Sender<Result<(), String>>,
     ) {
+        // Before anybody hears that it serves: a signal that comes right then must find its handler.
+        let mut signals = Signals::new();
         let here = tokio::runtime::Handle::current();
-        let background = Tasks::default();
+        let background_tasks = Tasks::default();
         let drain = self.switch.drain();
-        background.spawn(&here, "refresh", refresher.run(drain.clone(), self.store.bell()));
+        background_tasks.spawn(&here, "refresh", refresher.run(drain.clone(), self.store.bell()));
+        let (days, bytes) = (self.settings.log_retention_days, self.settings.log_max_bytes);
+        background_tasks.spawn(&here, "retention", retention::run(self.store.clone(), days, bytes, drain.clone()));
+        if let Some(tls) = &self.tls {
+            background_tasks.spawn(&here, "certificate", Arc::clone(tls).watch(drain.clone()));
+        }
         // The writer must outlive the last request: it has a switch of its own.
         let writer_switch = DrainSwitch::new();
-        let writing = Tasks::default();
+        let writer_tasks = Tasks::default();
         match Writer::new(self.store.clone(), Arc::clone(&self.usage)) {
-            Ok(writer) => writing.spawn(&here, "usage writer", writer.run(writer_switch.drain())),
+            Ok(writer) => writer_tasks.spawn(&here, "usage writer", writer.run(writer_switch.drain())),
             Err(error) => {
                 let _ = ready.send(Err(error.to_string()));
                 return;
@@ -207,15 +245,39 @@ impl Parts {
                 return;
             }
         };
-        background.spawn(&here, "events", live.clone().collect(drain.clone()));
-        background.spawn(&here, "sweeps", sweeps::run(self.swept(), drain.clone()));
+        background_tasks.spawn(&here, "events", live.clone().collect(drain.clone()));
+        background_tasks.spawn(&here, "sweeps", sweeps::run(self.swept(), drain.clone()));
+        let format = self.settings.log_format.unwrap_or_else(LogFormat::by_terminal);
+        let access = AccessLines::new(self.settings.access_log, format).map(Arc::new);
+        if let Some(access) = &access {
+            writer_tasks.spawn(&here, "access log", Arc::clone(access).run(writer_switch.drain()));
+        }
+        if let Some(listener) = admin_listener {
+            let own = cores::OwnListener {
+                admin: Arc::clone(&admin),
+                timeouts: cores::timeouts(&self.settings),
+                drain: drain.clone(),
+                tls: self.tls.clone(),
+            };
+            background_tasks.spawn(&here, "control plane", own.run(listener));
+        }
+        let semantic = Similar::new(&self.settings);
+        if let Some(similar) = &semantic {
+            background_tasks.spawn(&here, "semantic sweep", Arc::clone(similar).sweep(drain.clone()));
+        }
         let shared = Arc::new(Shared {
             settings: Arc::clone(&self.settings),
             directory: Arc::clone(&self.directory),
             usage: Arc::clone(&self.usage),
             limiter: Arc::clone(&self.limiter),
+            budgets: Arc::clone(&self.budgets),
+            dedup: Dedup::new(proxy::dedup_limits(&self.settings)),
+            semantic,
+            fingerprints: Fingerprints::new(self.dedup_key),
+            outbox: Outbox::closed(),
             limits: proxy::default_limits(&self.settings),
             no_model: Arc::from("-"),
+            access,
             unknown: Arc::clone(&self.unknown),
             bus: live.bus,
             drain: drain.clone(),
@@ -232,6 +294,7 @@ impl Parts {
                 permits: Arc::clone(&self.permits),
                 upstream: self.upstream.clone(),
                 drain: drain.clone(),
+                tls: self.tls.clone(),
             };
             let done = done_tx.clone();
             if let Err(error) = tasks::thread(format!("core-{index}"), move || {
@@ -244,14 +307,14 @@ impl Parts {
         drop(done_tx);
         self.serving.store(failed.is_none(), Ordering::Release);
         let _ = ready.send(failed.map_or(Ok(()), Err));
-        self.shut_down(&mut orders, &mut done).await;
+        self.shut_down(&mut signals, &mut orders, &mut done).await;
         // Every request has ended: whatever else waits for the last phase may go, too.
         self.switch.advance(Phase::Cut);
         writer_switch.advance(Phase::Cut);
-        for name in writing.wait(STORE_GRACE).await {
+        for name in writer_tasks.wait(STORE_GRACE).await {
             tracing::error!(task = name, "did not end in time; its last batch is lost");
         }
-        background.wait(STORE_GRACE).await;
+        background_tasks.wait(STORE_GRACE).await;
         tracing::info!("ended");
     }
 
@@ -277,8 +340,12 @@ impl Parts {
     }
 
     /// Waits for the order, then walks through the phases.
-    async fn shut_down(&self, orders: &mut mpsc::UnboundedReceiver<Order>, cores: &mut mpsc::Receiver<()>) {
-        let mut signals = Signals::new();
+    async fn shut_down(
+        &self,
+        signals: &mut Signals,
+        orders: &mut mpsc::UnboundedReceiver<Order>,
+        cores: &mut mpsc::Receiver<()>,
+    ) {
         let order = tokio::select! {
             order = orders.recv() => order.unwrap_or(Order::DrainNow),
             order = signals.next() => order,
@@ -303,59 +370,6 @@ impl Parts {
                 _ = signals.next() => { tracing::warn!("second signal: ending now"); hurried = true; }
                 Some(_) = orders.recv() => { hurried = true; }
             }
-        }
-    }
-}
-
-/// What one data core runs on.
-struct CoreParts {
-    shared: Arc<Shared>,
-    admin: Arc<Admin>,
-    control: tokio::runtime::Handle,
-    ids: RequestIds,
-    permits: Arc<Permits>,
-    upstream: ClientConfig,
-    drain: Drain,
-}
-
-impl CoreParts {
-    fn run(self, listener: TcpListener) {
-        let runtime: Runtime = match Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                tracing::error!(%error, "a core has no runtime");
-                return;
-            }
-        };
-        let served = runtime.block_on(async {
-            let alarms = Arc::new(Alarms::default());
-            let client = Client::new(self.upstream, Arc::clone(&alarms));
-            let (sweeping, ticking) = (
-                client.clone(),
-                server::tick(Arc::clone(&alarms), self.drain.clone(), {
-                    let mut last = Clock::now();
-                    let client = client.clone();
-                    move |now| {
-                        if now.since(last) >= Duration::from_secs(1) {
-                            last = now;
-                            client.sweep(now);
-                        }
-                    }
-                }),
-            );
-            let ticker = tasks::spawn("core ticker", ticking);
-            let timeouts = &self.shared.settings.timeouts;
-            let timeouts =
-                ConnTimeouts { head: timeouts.client_header, idle: timeouts.keep_alive, write: timeouts.stream_idle };
-            let proxy = Arc::new(Proxy::new(Arc::clone(&self.shared), sweeping, self.ids));
-            let handler = Arc::new(Urls::new(proxy, self.admin, self.control));
-            let core = Core { handler, alarms, permits: self.permits, timeouts, drain: self.drain };
-            let served = server::serve(listener, core).await;
-            ticker.abort();
-            served
-        });
-        if let Err(error) = served {
-            tracing::error!(%error, "a core ended");
         }
     }
 }

@@ -7,8 +7,9 @@ use crate::admin::Admin;
 use crate::base::tasks::spawn_on;
 use crate::base::{Error, ErrorKind};
 use crate::dialect::{Dialect, Endpoint};
-use crate::proxy::{Asked, Proxy};
+use crate::proxy::{Asked, LISTING, Proxy};
 use crate::server::{Body, Handler, Peer, body};
+use http::header::{ALLOW, HeaderValue};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response};
 use std::ops::Range;
@@ -21,6 +22,12 @@ pub struct Urls {
     proxy: Arc<Proxy>,
     admin: Arc<Admin>,
     control: Handle,
+}
+
+/// The switchboard of the control plane's own listener: no model is asked anything there. Runs on the control runtime.
+#[derive(Debug)]
+pub struct AdminUrls {
+    admin: Arc<Admin>,
 }
 
 /// Where a path leads.
@@ -77,6 +84,20 @@ impl Urls {
         Self { proxy, admin, control }
     }
 
+    fn wrong_method(
+        &self,
+        dialect: Dialect,
+        endpoint: &'static str,
+        request: &Request<Incoming>,
+        peer: Peer,
+        allowed: &'static str,
+    ) -> Response<Body> {
+        let error = Error::new(ErrorKind::MethodNotAllowed, format!("this endpoint takes {allowed}"));
+        let mut response = self.proxy.refuse(dialect, endpoint, &error, request.headers(), peer);
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+        response
+    }
+
     async fn control(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let admin = Arc::clone(&self.admin);
         let answer = spawn_on(&self.control, "control request", async move { admin.handle(request, peer).await });
@@ -87,35 +108,53 @@ impl Urls {
     }
 }
 
+impl AdminUrls {
+    /// For `admin` alone.
+    pub fn new(admin: Arc<Admin>) -> Self {
+        Self { admin }
+    }
+}
+
+impl Handler for AdminUrls {
+    async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        match route(request.uri().path()) {
+            Route::Control => self.admin.handle(request, peer).await,
+            _ => body::control_error(&Error::new(ErrorKind::NotFound, "models are not served on this listener")),
+        }
+    }
+}
+
 impl Handler for Urls {
     async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let (endpoint, model) = match route(request.uri().path()) {
-            Route::Control => return self.control(request, peer).await,
-            Route::Models(one) if request.method() == Method::GET => {
+            // Boxed: it would ride in every data-plane request's future.
+            Route::Control => return Box::pin(self.control(request, peer)).await,
+            Route::Models(one) if reads(request.method()) => {
                 return self.proxy.models(request.headers(), peer, one.as_deref());
             }
-            Route::ModelGroups if request.method() == Method::GET => {
+            Route::ModelGroups if reads(request.method()) => {
                 return self.proxy.model_groups(request.headers(), peer);
             }
             Route::Models(_) | Route::ModelGroups => {
-                return body::error(Dialect::OpenAi, &method_not_allowed("GET"), "");
+                return self.wrong_method(Dialect::OpenAi, LISTING, &request, peer, "GET");
             }
             Route::Data(endpoint, model) => (endpoint, model),
         };
         if request.method() != Method::POST {
-            return body::error(endpoint.dialect(), &method_not_allowed("POST"), "");
+            return self.wrong_method(endpoint.dialect(), endpoint.name(), &request, peer, "POST");
         }
         if peer.control_only {
             let full = Error::new(ErrorKind::Overloaded, "too many connections; try again")
                 .retry_after(std::time::Duration::from_secs(1));
-            return body::error(endpoint.dialect(), &full, "");
+            return self.proxy.refuse(endpoint.dialect(), endpoint.name(), &full, request.headers(), peer);
         }
         self.proxy.handle(Asked { endpoint, model_in_path: model }, request, peer).await
     }
 }
 
-fn method_not_allowed(allowed: &'static str) -> Error {
-    Error::new(ErrorKind::MethodNotAllowed, format!("this endpoint takes {allowed}"))
+/// HEAD is a GET whose body hyper leaves out.
+fn reads(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
 }
 
 #[cfg(test)]

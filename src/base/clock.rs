@@ -34,6 +34,23 @@ impl Clock {
     pub fn unix_seconds() -> u64 {
         Self::unix_ms() / 1000
     }
+
+    /// Unix milliseconds as RFC 3339, UTC, with milliseconds: `2026-02-28T23:59:59.999Z`.
+    pub fn rfc3339(unix_ms: u64) -> String {
+        let (seconds, millis) = (unix_ms / 1000, unix_ms % 1000);
+        let (days, rest) = (seconds / 86_400, seconds % 86_400);
+        // Days to civil date (Howard Hinnant's algorithm): an era is 400 years of 146,097 days, a year begins in March.
+        let z = days + 719_468;
+        let (era, day_of_era) = (z / 146_097, z % 146_097);
+        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let shifted = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+        let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+        let year = year_of_era + era * 400 + u64::from(month <= 2);
+        let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+    }
 }
 
 impl Now {

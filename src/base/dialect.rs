@@ -68,6 +68,25 @@ impl Endpoint {
         }
     }
 
+    /// Its name in logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Responses => "responses",
+            Self::Embeddings => "embeddings",
+            Self::Completions => "completions",
+            Self::Rerank => "rerank",
+            Self::Images => "images",
+            Self::Speech => "speech",
+            Self::Transcriptions => "transcriptions",
+            Self::Moderations => "moderations",
+            Self::Messages => "messages",
+            Self::CountTokens => "count_tokens",
+            Self::Generate => "generate",
+            Self::StreamGenerate => "stream_generate",
+        }
+    }
+
     /// What follows a provider's base URL (`…/v1` for OpenAI-compatible ones, none for Anthropic and Gemini). Gemini's
     /// carries the model, see `urls`.
     pub const fn upstream_path(self) -> &'static str {

@@ -114,6 +114,23 @@ impl RequestIds {
     }
 }
 
+impl RequestId {
+    /// As a header's value: one allocation, no formatting machinery (each request does it once).
+    pub fn header(self) -> http::HeaderValue {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [b'0'; 32];
+        text[..4].copy_from_slice(b"req_");
+        for (place, digit) in text[4..16].iter_mut().zip((0..12).rev()) {
+            *place = HEX[(self.epoch >> (digit * 4)) as usize & 15];
+        }
+        let digits = (64 - self.n.leading_zeros() as usize).div_ceil(4).clamp(10, 16);
+        for (place, digit) in text[16..16 + digits].iter_mut().zip((0..digits).rev()) {
+            *place = HEX[(self.n >> (digit * 4)) as usize & 15];
+        }
+        http::HeaderValue::from_bytes(&text[..16 + digits]).unwrap_or_else(|_| http::HeaderValue::from_static("req"))
+    }
+}
+
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "req_{:012x}{:010x}", self.epoch & 0xffff_ffff_ffff, self.n)
@@ -180,6 +197,14 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         for _ in 0..1000 {
             assert!(seen.insert(a.next()) && seen.insert(b.next()));
+        }
+    }
+
+    #[test]
+    fn a_request_id_is_the_same_in_a_header() {
+        for (epoch, n) in [(0, 1), (0xabc_def0_1234, u64::MAX), (u64::MAX, 0x0100_0000_0000), (7, 0xff_ffff_ffff)] {
+            let id = RequestId { epoch, n };
+            assert_eq!(id.header().to_str().unwrap(), id.to_string());
         }
     }
 

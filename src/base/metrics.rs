@@ -229,6 +229,10 @@ metrics! {
     client_connections_refused: Counter = "merido_client_connections_refused_total";
     /// Accepts that failed (descriptors used up, say); each is followed by a pause.
     accept_errors: Counter = "merido_accept_errors_total";
+    /// TLS handshakes of clients that failed or took too long.
+    tls_errors: Counter = "merido_tls_handshake_errors_total";
+    /// Access lines lost because their queue was full.
+    access_lines_dropped: Counter = "merido_access_lines_dropped_total";
     /// Request-log rows written.
     log_rows: Counter = "merido_log_rows_total";
     /// Request-log rows sampled away above `MERIDO_LOG_ROWS_PER_SECOND` (usage totals stay exact).
@@ -253,8 +257,12 @@ metrics! {
     logins_wrong: Counter = "merido_logins_total" {"outcome=\"wrong\""};
     /// Logins to the control plane, by outcome.
     logins_throttled: Counter = "merido_logins_total" {"outcome=\"throttled\""};
+    /// Answers to similar questions served from the semantic cache.
+    semantic_hits: Counter = "merido_semantic_hits_total";
     /// Requests refused by a limit of ours.
     rate_limited: Counter = "merido_rate_limited_total";
+    /// Tasks now running: one a client connection, and the background ones.
+    tasks: Gauge = "merido_tasks";
     /// Tasks that panicked (each is a defect).
     task_panics: Counter = "merido_task_panics_total";
 }

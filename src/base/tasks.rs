@@ -4,6 +4,7 @@
 //! *cut* ends the rest. A task learns of them from [`Drain`]; whoever started it waits on [`Tasks::wait`].
 //! A task that panics is logged and counted; it takes no other with it.
 
+use super::metrics::{GaugeGuard, METRICS};
 use parking_lot::Mutex;
 use std::future::Future;
 use std::sync::Arc;
@@ -137,7 +138,7 @@ pub fn spawn_on<T: Send + 'static>(
     name: &'static str,
     work: impl Future<Output = T> + Send + 'static,
 ) -> JoinHandle<T> {
-    on.spawn(Named { name, work: Box::pin(work), done: false })
+    on.spawn(Named { name, work: Box::pin(work), done: false, _counted: METRICS.tasks.guard() })
 }
 
 /// Spawns on the runtime this is called from.
@@ -199,6 +200,7 @@ struct Named<F> {
     name: &'static str,
     work: std::pin::Pin<Box<F>>,
     done: bool,
+    _counted: GaugeGuard,
 }
 
 impl<F: Future> Future for Named<F> {
@@ -213,7 +215,7 @@ impl<F: Future> Future for Named<F> {
 impl<F> Drop for Named<F> {
     fn drop(&mut self) {
         if !self.done && std::thread::panicking() {
-            super::metrics::METRICS.task_panics.inc();
+            METRICS.task_panics.inc();
             tracing::error!(task = self.name, "a task panicked; it ended alone");
         }
     }

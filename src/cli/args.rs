@@ -42,6 +42,9 @@ pub enum Command {
     Check,
     /// Bring the store up to this version
     Migrate,
+    /// Ask the gateway of these settings whether it is well; for container engines
+    #[command(hide = true)]
+    Healthcheck,
 }
 
 /// How to listen.

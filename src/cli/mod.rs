@@ -6,6 +6,7 @@
 
 mod args;
 mod check;
+mod healthcheck;
 mod print;
 mod run;
 

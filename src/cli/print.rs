@@ -1,6 +1,7 @@
 //! How listings look: aligned columns for people, an array of objects for programs.
 
 use super::Stop;
+use crate::base::Clock;
 use serde_json::Value;
 use std::io::Write;
 
@@ -41,16 +42,7 @@ pub(super) fn object(out: &mut dyn Write, value: &Value) -> Result<(), Stop> {
 
 /// Unix milliseconds as RFC 3339, UTC, whole seconds: the form scripts compare and sort.
 pub(super) fn time(ms: u64) -> String {
-    let seconds = ms / 1000;
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Days to civil date (Howard Hinnant's algorithm): an era is 400 years of 146,097 days, a year begins in March.
-    let z = days + 719_468;
-    let (era, day_of_era) = (z / 146_097, z % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+    let whole = Clock::rfc3339(ms);
+    // Up to the dot of `….000Z`.
+    format!("{}Z", &whole[..whole.len() - 5])
 }

@@ -2,11 +2,10 @@
 
 use super::args::{AddModel, AddProvider, CreateKey, CreateToken};
 use super::print::{listing, object, time};
-use super::{Command, Keys, Models, Providers, Stop, Tokens, check};
+use super::{Command, Keys, Models, Providers, Stop, Tokens, check, healthcheck};
 use crate::base::ids::BadId;
-use crate::base::{Clock, Secret, seal};
+use crate::base::{Clock, Dialect, Secret, seal};
 use crate::config::{RouteSpec, Settings, TargetSpec};
-use crate::dialect::Dialect;
 use crate::store::rows::{CustomProvider, KeySpec, NewAccount, Scope, usual_auth};
 use crate::store::validate;
 use crate::store::{Store, StoreConfig};
@@ -26,6 +25,7 @@ pub async fn run(
     match command {
         Command::Start(_) => Err(Stop::failure("`start` is not run here")),
         Command::HashPassword => hash_password(input, out),
+        Command::Healthcheck => healthcheck::healthcheck(settings).await,
         Command::Check => check::check(settings, out).await,
         Command::Migrate => {
             let version = open()?.schema_version().await?;

@@ -1,8 +1,8 @@
 //! Takes a request apart into the last user message's text and everything else.
 //!
 //! For the similarity cache only (off by default): this parses the whole body, which the hot path never does. What it
-//! cannot take apart has no question, and is simply not cached. Pictures and other parts of the message belong to
-//! "everything else".
+//! cannot take apart has no question, and is simply not cached; nor has a request with tools, with pictures or other
+//! parts in that message, for several answers, or that goes on from what the provider remembers.
 
 use super::Endpoint;
 use serde_json::Value;
@@ -17,12 +17,18 @@ pub struct Question {
     pub rest: [u8; 32],
 }
 
+/// Fields with which a question is more than its text: tools act, and what the provider remembers we can't compare.
+const MORE: [&str; 6] = ["tools", "functions", "mcp_servers", "previous_response_id", "conversation", "background"];
+
 /// Where a text stood: no text of a client's, since those are strings.
 const MARK: Value = Value::Bool(true);
 
 /// The question of `body`, if it has one.
 pub fn question(endpoint: Endpoint, body: &[u8]) -> Option<Question> {
     let mut body: Value = serde_json::from_slice(body).ok()?;
+    if MORE.iter().any(|field| body.get(field).is_some_and(is_something)) || several(&body) {
+        return None;
+    }
     let list = match endpoint {
         Endpoint::Chat | Endpoint::Messages => "messages",
         Endpoint::Responses => "input",
@@ -37,7 +43,11 @@ pub fn question(endpoint: Endpoint, body: &[u8]) -> Option<Question> {
             let field = if list == "contents" { "parts" } else { "content" };
             match message.get_mut(field)? {
                 content @ Value::String(_) => texts.extend(take(content)),
-                Value::Array(parts) => texts.extend(parts.iter_mut().filter_map(|part| text_of(endpoint, part))),
+                Value::Array(parts) => {
+                    for part in parts {
+                        texts.push(text_of(endpoint, part)?);
+                    }
+                }
                 _ => return None,
             }
         }
@@ -50,6 +60,22 @@ pub fn question(endpoint: Endpoint, body: &[u8]) -> Option<Question> {
     // A map of values is sorted by key, so equal requests are spelled equally.
     let rest = *blake3::hash(&serde_json::to_vec(&body).ok()?).as_bytes();
     Some(Question { text, rest })
+}
+
+/// Not null, not false, not an empty list or object.
+fn is_something(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        _ => true,
+    }
+}
+
+/// Whether it asks for several answers at once: they are meant to differ.
+fn several(body: &Value) -> bool {
+    let gemini = body.get("generationConfig").and_then(|config| config.get("candidateCount"));
+    body.get("n").into_iter().chain(gemini).any(|count| count.as_u64() != Some(1) && !count.is_null())
 }
 
 /// Whether a message is the user's. Gemini's may leave the role out.
@@ -95,7 +121,7 @@ mod tests {
             (Chat, r#"{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"p"}]}"#, "q"),
             (
                 Chat,
-                r#"{"messages":[{"role":"user","content":[{"type":"text","text":"q"},{"type":"image_url","image_url":{"url":"u"}},{"type":"text","text":"r"}]}]}"#,
+                r#"{"n":1,"tools":[],"messages":[{"role":"user","content":[{"type":"text","text":"q"},{"type":"text","text":"r"}]}]}"#,
                 "q\nr",
             ),
             (Messages, r#"{"system":"s","messages":[{"role":"user","content":[{"type":"text","text":"q"}]}]}"#, "q"),
@@ -118,7 +144,6 @@ mod tests {
             r#"{"model":"m","stream":true,"messages":[{"role":"user","content":"q"}]}"#,
             r#"{"model":"m","messages":[{"role":"user","content":"a"},{"role":"user","content":"q"}]}"#,
             r#"{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"q"}]}]}"#,
-            r#"{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"q"},{"type":"image_url","image_url":"u"}]}]}"#,
         ] {
             assert_ne!(one, rest(other), "{other}");
         }
@@ -140,6 +165,14 @@ mod tests {
         ] {
             assert_eq!(ask(Endpoint::Messages, body), None, "{body}");
         }
+        let asks = r#""messages":[{"role":"user","content":"q"}]"#;
+        for more in [r#""tools":[{}]"#, r#""functions":[{}]"#, r#""n":2"#, r#""previous_response_id":"r""#] {
+            assert_eq!(ask(Endpoint::Chat, &format!("{{{more},{asks}}}")), None, "{more}");
+        }
+        let picture = r#"{"messages":[{"role":"user","content":[{"type":"text","text":"q"},{"type":"image_url"}]}]}"#;
+        assert_eq!(ask(Endpoint::Chat, picture), None);
+        let two = r#"{"generationConfig":{"candidateCount":2},"contents":[{"parts":[{"text":"q"}]}]}"#;
+        assert_eq!(ask(Endpoint::Generate, two), None);
         assert_eq!(ask(Endpoint::Embeddings, r#"{"input":"q"}"#), None);
     }
 }

@@ -7,15 +7,17 @@ use super::demo::Events;
 use super::headers::{self, ours};
 use super::relay::Relay;
 use super::settle::Ticket;
-use super::{intake, limit};
+use super::{intake, limit, replay};
 use crate::base::Clock;
 use crate::dialect::sse::StreamMeter;
 use crate::dialect::{Endpoint, echo, usage};
 use crate::server::Body;
+use crate::state::answer::Answer as Kept;
 use crate::upstream::Reply;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
+use std::sync::Arc;
 
 /// What the client gets.
 pub(super) enum Answer {
@@ -25,11 +27,14 @@ pub(super) enum Answer {
     Refusal { status: StatusCode, headers: HeaderMap, body: Bytes },
     /// The built-in demo's.
     Demo(echo::Reply),
+    /// A similar question's, from memory.
+    Kept(Arc<Kept>),
 }
 
 impl Answer {
-    pub(super) fn into_response(self, ticket: Ticket, drops_usage: bool) -> Response<Body> {
-        match self {
+    pub(super) fn into_response(self, mut ticket: Ticket, drops_usage: bool) -> Response<Body> {
+        let keep = ticket.keep.take();
+        let response = match self {
             Self::Reply(reply) => relay(reply, ticket, drops_usage),
             Self::Refusal { status, headers, body } => {
                 let mut response = head(status, headers, &ticket);
@@ -38,6 +43,11 @@ impl Answer {
                 response
             }
             Self::Demo(reply) => demo(reply, ticket),
+            Self::Kept(kept) => replay::whole(&kept, ticket),
+        };
+        match keep {
+            Some(keep) => keep.watch(response),
+            None => response,
         }
     }
 }
@@ -109,22 +119,28 @@ fn demo(reply: echo::Reply, ticket: Ticket) -> Response<Body> {
 /// The provider's head with our own lines in it.
 fn head(status: StatusCode, mut headers: HeaderMap, ticket: &Ticket) -> Response<Body> {
     headers::strip_reply(&mut headers);
-    let id = match &ticket.client_request_id {
-        Some(id) => id.clone(),
-        None => headers::text(&ticket.id.to_string()),
-    };
-    headers.insert(intake::X_REQUEST_ID.clone(), id);
+    headers.insert(intake::X_REQUEST_ID.clone(), request_id(ticket));
     if let Some(target) = &ticket.target {
         headers.insert(ours::ACCOUNT.clone(), headers::text(&target.account().label));
         headers.insert(ours::MODEL.clone(), headers::model(&target.account().provider.name, target.model.name()));
     }
     headers.insert(ours::ATTEMPTS.clone(), HeaderValue::from(ticket.attempts));
     headers.insert(ours::CACHE.clone(), HeaderValue::from_static("miss"));
-    if let Some(limits) = &ticket.limits {
-        limit::put_headers(limits, ticket.endpoint.dialect(), &mut headers);
-    }
+    put_own(&mut headers, ticket);
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+/// The client's request id if it sent a sane one, else ours.
+pub(super) fn request_id(ticket: &Ticket) -> HeaderValue {
+    ticket.shown_id.clone()
+}
+
+/// What this caller may know of its own limits.
+pub(super) fn put_own(headers: &mut HeaderMap, ticket: &Ticket) {
+    if let Some(limits) = &ticket.limits {
+        limit::put_headers(limits, ticket.endpoint.dialect(), headers);
+    }
 }

@@ -4,11 +4,12 @@
 //! try. What a failure means is decided in `routing/verdict`; here it is only carried out.
 
 use super::answer::Answer;
-use super::headers::{self, Outgoing};
+use super::headers::Outgoing;
 use super::multipart::Form;
 use super::settle::Ticket;
-use super::{Proxy, Question, demo};
+use super::{Proxy, Question, demo, limit};
 use crate::base::metrics::METRICS;
+use crate::base::tasks::Phase;
 use crate::base::{AccountId, Clock, Error, ErrorKind, Now};
 use crate::dialect::splice::splice;
 use crate::dialect::{Dialect, Endpoint};
@@ -19,6 +20,7 @@ use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
 use std::borrow::Cow;
+use std::task::Poll;
 use std::time::Duration;
 
 /// The built-in demo's account.
@@ -28,8 +30,21 @@ const ERROR_BODY: usize = 64 << 10;
 /// How long a provider may take over its error's body.
 const ERROR_BODY_WAIT: Duration = Duration::from_secs(5);
 
-/// Asks the targets of the question's model in turn.
+/// Asks the targets of the question's model in turn, until shutdown cuts: whoever still waits for a first byte then gets
+/// an answer instead of a dead socket. The core's ticker wakes every call when the phase changes.
 pub(super) async fn run(proxy: &Proxy, question: &Question, ticket: &mut Ticket) -> Result<Answer, Error> {
+    let drain = &proxy.shared.drain;
+    let mut asking = std::pin::pin!(ask(proxy, question, ticket));
+    std::future::poll_fn(|cx| {
+        if drain.phase() >= Phase::Cut {
+            return Poll::Ready(Err(Error::new(ErrorKind::Overloaded, "the gateway is shutting down")));
+        }
+        asking.as_mut().poll(cx)
+    })
+    .await
+}
+
+async fn ask(proxy: &Proxy, question: &Question, ticket: &mut Ticket) -> Result<Answer, Error> {
     let plan = plan(proxy, ticket)?;
     let dialect = question.endpoint.dialect();
     let (mut tried, mut last) = (Tried::default(), None);
@@ -39,6 +54,7 @@ pub(super) async fn run(proxy: &Proxy, question: &Question, ticket: &mut Ticket)
         let picked = pick(&plan, &mut tried, &mut proxy.dice.lock(), now);
         let refusal = picked.refusal(now);
         let Pick::Go(target, probe) = picked else { return nobody_left(last, refusal, foreign, ticket) };
+        limit::hold_budget(proxy, ticket, &target)?;
         if target.account().id == DEMO {
             ticket.begin(target);
             return demo::answer(question, ticket).map(Answer::Demo);
@@ -51,14 +67,14 @@ pub(super) async fn run(proxy: &Proxy, question: &Question, ticket: &mut Ticket)
         let failed = match send(proxy, question, &target, ticket).await {
             Ok(reply) if reply.status.is_success() => {
                 ticket.first_byte = Some(ticket.ours_since);
-                settle_success(&target, now, ticket.ours_since);
+                settle_success(proxy, &target, now, ticket.ours_since);
                 return Ok(Answer::Reply(reply));
             }
             Ok(reply) => Failed::read(reply).await,
             Err(error) => Failed::Call(error),
         };
         let verdict = failed.judge(proxy, &target, question.stream);
-        settle_failure(&target, &verdict, now);
+        settle_failure(proxy, &target, &verdict, now);
         // Only now: a half-open account must see the verdict before the next attempt may probe it.
         drop(probe);
         ticket.running = None;
@@ -80,20 +96,21 @@ pub(super) async fn upload(proxy: &Proxy, parts: &Parts, form: Form, ticket: &mu
     if target.account().provider.dialect != Dialect::OpenAi || target.account().id == DEMO {
         return nobody_left(None, None, true, ticket);
     }
+    limit::hold_budget(proxy, ticket, &target)?;
     ticket.begin(target.clone());
     let (body, length) = form.for_model(target.model.name());
     let body = CallBody::Stream(Box::pin(body), length);
     let failed = match call(proxy, parts, &target, ticket, body, false).await {
         Ok(reply) if reply.status.is_success() => {
             ticket.first_byte = Some(ticket.ours_since);
-            settle_success(&target, now, ticket.ours_since);
+            settle_success(proxy, &target, now, ticket.ours_since);
             return Ok(Answer::Reply(reply));
         }
         Ok(reply) => Failed::read(reply).await,
         Err(error) => Failed::Call(error),
     };
     let verdict = failed.judge(proxy, &target, false);
-    settle_failure(&target, &verdict, now);
+    settle_failure(proxy, &target, &verdict, now);
     drop(probe);
     failed.into_answer(&verdict)
 }
@@ -123,14 +140,15 @@ fn nobody_left(
     })
 }
 
-fn settle_success(target: &Target, started: Now, now: Now) {
+pub(super) fn settle_success(proxy: &Proxy, target: &Target, started: Now, now: Now) {
     METRICS.upstream_ok.inc();
     target.answered(now.since(started), now);
-    // What this tells other instances has no one to hear it yet.
-    let _ = target.seat.live.succeed(target.model.id(), started, now);
+    for delta in target.seat.live.succeed(target.model.id(), started, now).into_iter().flatten() {
+        proxy.shared.outbox.tell(delta);
+    }
 }
 
-fn settle_failure(target: &Target, verdict: &Verdict, started: Now) {
+pub(super) fn settle_failure(proxy: &Proxy, target: &Target, verdict: &Verdict, started: Now) {
     let now = Clock::now();
     if verdict.next == Next::Pass {
         METRICS.upstream_refused.inc();
@@ -138,7 +156,9 @@ fn settle_failure(target: &Target, verdict: &Verdict, started: Now) {
         METRICS.upstream_failed.inc();
         target.failed(now);
     }
-    let _ = target.seat.live.punish(&verdict.penalty, target.model.id(), started, now);
+    if let Some(delta) = target.seat.live.punish(&verdict.penalty, target.model.id(), started, now).delta {
+        proxy.shared.outbox.tell(delta);
+    }
 }
 
 async fn send(proxy: &Proxy, question: &Question, target: &Target, ticket: &mut Ticket) -> Result<Reply, CallError> {
@@ -160,15 +180,7 @@ async fn call(
     let account: &Account = target.account();
     let timeouts = &proxy.shared.settings.timeouts;
     let path = path(ticket.endpoint, target.model.name(), parts);
-    let own_id;
-    let request_id = match &ticket.client_request_id {
-        Some(id) => id,
-        None => {
-            own_id = headers::text(&ticket.id.to_string());
-            &own_id
-        }
-    };
-    let outgoing = Outgoing { client: &parts.headers, account, request_id };
+    let outgoing = Outgoing { client: &parts.headers, account, request_id: &ticket.shown_id };
     let asked = Clock::now();
     ticket.overhead += asked.since(ticket.ours_since);
     let reply = proxy
@@ -227,14 +239,14 @@ fn encode(name: &str) -> String {
 }
 
 /// An attempt that did not work.
-enum Failed {
+pub(super) enum Failed {
     Refused { status: StatusCode, headers: HeaderMap, body: Bytes },
     Call(CallError),
 }
 
 impl Failed {
     /// Reads a refusal's body, bounded in size and time.
-    async fn read(mut reply: Reply) -> Self {
+    pub(super) async fn read(mut reply: Reply) -> Self {
         let mut body = BytesMut::new();
         let read = async {
             while body.len() < ERROR_BODY {
@@ -249,7 +261,7 @@ impl Failed {
         Self::Refused { status: reply.status, headers: reply.headers, body: body.freeze() }
     }
 
-    fn judge(&self, proxy: &Proxy, target: &Target, stream: bool) -> Verdict {
+    pub(super) fn judge(&self, proxy: &Proxy, target: &Target, stream: bool) -> Verdict {
         let judge = Judge {
             settings: &proxy.shared.settings.breaker,
             dialect: target.account().provider.dialect,

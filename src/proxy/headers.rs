@@ -4,7 +4,7 @@
 
 use crate::state::catalog::Account;
 use crate::upstream::Headers;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue};
 
 /// What of the client's request goes to a provider.
 pub(super) struct Outgoing<'a> {
@@ -16,10 +16,13 @@ pub(super) struct Outgoing<'a> {
 
 impl Headers for Outgoing<'_> {
     fn visit(&self, put: &mut dyn FnMut(&str, &[u8])) {
+        let more = names_more(self.client);
         for (name, value) in self.client {
-            if !stays_here(name.as_str()) {
-                put(name.as_str(), value.as_bytes());
+            let name = name.as_str();
+            if stays_here(name) || more && named(self.client).any(|other| other.eq_ignore_ascii_case(name)) {
+                continue;
             }
+            put(name, value.as_bytes());
         }
         put("x-request-id", self.request_id.as_bytes());
         if let Some(credential) = &self.account.credential {
@@ -47,25 +50,38 @@ fn stays_here(name: &str) -> bool {
     ) || name.starts_with("x-merido-")
 }
 
+/// What `connection` names: other headers that are this hop's own.
+fn named(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim)
+}
+
+/// Whether it names any beyond those that never cross.
+fn names_more(headers: &HeaderMap) -> bool {
+    named(headers).any(|name| !["keep-alive", "close"].iter().any(|usual| usual.eq_ignore_ascii_case(name)))
+}
+
 /// Removes from a provider's reply head what is not for the client; what is left goes out as it came.
 pub(super) fn strip_reply(headers: &mut HeaderMap) {
+    if names_more(headers) {
+        let more: Vec<String> = named(headers).map(str::to_owned).collect();
+        for name in more.iter().filter(|name| !name.eq_ignore_ascii_case("content-type")) {
+            headers.remove(name.as_str());
+        }
+    }
     for name in &GONE {
         headers.remove(name);
     }
 }
 
-static GONE: [HeaderName; 11] = [
-    http::header::CONNECTION,
+/// The others that belong to one hop are gone already: `upstream` takes them out.
+static GONE: [HeaderName; 6] = [
+    CONNECTION,
     http::header::CONTENT_LENGTH,
-    http::header::TRANSFER_ENCODING,
-    http::header::TRAILER,
-    http::header::UPGRADE,
     http::header::SET_COOKIE,
     http::header::ALT_SVC,
     http::header::STRICT_TRANSPORT_SECURITY,
     http::header::PROXY_AUTHENTICATE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("x-request-id"),
 ];
 
 /// Names of our own reply headers.

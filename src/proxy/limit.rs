@@ -2,14 +2,17 @@
 //!
 //! What is reserved here is put right when the request settles. A refusal tells which limit and when to come back.
 
-use super::Shared;
 use super::auth::Caller;
 use super::settle::Ticket;
+use super::{Proxy, Shared, settle};
 use crate::base::metrics::METRICS;
 use crate::base::{Clock, Error, ErrorKind};
 use crate::config::Settings;
 use crate::dialect::Dialect;
+use crate::dialect::usage::Usage;
+use crate::routing::Target;
 use crate::state::buckets::{Limits, Which};
+use crate::state::dedup;
 use crate::state::limit_headers::{Family, for_each};
 use crate::state::limiter::LimitHeaders;
 use crate::state::subject::Subject;
@@ -25,12 +28,19 @@ pub fn default_limits(settings: &Settings) -> Limits {
     }
 }
 
+/// How much of finished answers and calls in flight is kept for identical requests.
+pub fn dedup_limits(settings: &Settings) -> dedup::Limits {
+    let kept = settings.dedup_max_bytes;
+    dedup::Limits { ttl: settings.dedup_ttl, kept, answer: (8 << 20).min(kept), flying: kept }
+}
+
 /// Takes what the request needs from its caller's limits and leaves it in the ticket. `estimate`: prompt and output.
 pub(super) fn take(shared: &Shared, ticket: &mut Ticket, estimate: u64) -> Result<(), Error> {
     let (subject, limits) = match &ticket.caller {
         Caller::Key(key) => (Subject::Key(key.id), Limits::of(key, &shared.limits)),
         Caller::Anonymous(addr) => (Subject::Addr((*addr).into()), shared.limits),
     };
+    ticket.reserved = estimate;
     if limits.is_none() {
         return Ok(());
     }
@@ -52,6 +62,27 @@ pub(super) fn take(shared: &Shared, ticket: &mut Ticket, estimate: u64) -> Resul
             Err(Error::new(ErrorKind::RateLimited, format!("rate limit reached: {what}"))
                 .retry_after(refusal.retry_after))
         }
+    }
+}
+
+/// Sets aside what the request may cost with `target`; an earlier target's hold is replaced. 402 once the key's budget
+/// is spent. Models without a known price cost nothing here: they can't be budgeted.
+pub(super) fn hold_budget(proxy: &Proxy, ticket: &mut Ticket, target: &Target) -> Result<(), Error> {
+    let Some((key, budget)) = ticket.caller.key().and_then(|key| Some((key.id, key.budget_nanos?))) else {
+        return Ok(());
+    };
+    if let Some(hold) = ticket.budget.take() {
+        hold.settle(ticket.attempts, 0);
+    }
+    let price = target.model.known().and_then(|model| model.price).unwrap_or_default();
+    let completion = ticket.reserved.saturating_sub(ticket.estimate);
+    let usage = Usage { prompt: ticket.estimate, completion, ..Usage::default() };
+    match proxy.shared.budgets.reserve(key, budget, settle::cost(&price, &usage)) {
+        Ok(hold) => {
+            ticket.budget = Some(hold);
+            Ok(())
+        }
+        Err(_) => Err(Error::new(ErrorKind::BudgetExceeded, "the budget of this API key is spent")),
     }
 }
 

@@ -3,10 +3,13 @@
 //! `handle` reads as the list of steps; each step's result is the next one's argument, so their order can't be broken
 //! by accident. No step waits for a store or for another instance. Whatever ends a request, `settle` hears of it once.
 
+mod access;
 mod answer;
 mod attempt;
 mod auth;
+mod dedup;
 mod demo;
+mod embeddings;
 mod events;
 mod headers;
 mod intake;
@@ -14,6 +17,8 @@ mod limit;
 mod listing;
 mod multipart;
 mod relay;
+mod replay;
+mod semantic;
 mod settle;
 
 use crate::base::ids::RequestIds;
@@ -21,24 +26,31 @@ use crate::base::tasks::Drain;
 use crate::base::{Clock, Error, ErrorKind, Now, RequestId};
 use crate::config::{Settings, StreamUsage};
 use crate::dialect::peek::{Peek, peek};
-use crate::dialect::{Endpoint, estimate};
+use crate::dialect::{Dialect, Endpoint, estimate};
 use crate::routing::Dice;
 use crate::server::{Body, Peer, body};
 use crate::state::buckets::Limits;
+use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
 use crate::state::catalog::{Catalog, Directory};
-use crate::state::limiter::Limiter;
+use crate::state::dedup::{Claim, Dedup, Fingerprints};
+use crate::state::delta::Delta;
+use crate::state::limiter::{LimitHeaders, Limiter};
+use crate::state::outbox::Outbox;
 use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
 use crate::upstream::Client;
+pub use access::{AccessLines, LISTING};
+use answer::Answer;
 use auth::Caller;
 use bytes::Bytes;
 use http::header::HeaderValue;
 use http::request::Parts;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
-pub use limit::default_limits;
+pub use limit::{dedup_limits, default_limits};
 use parking_lot::Mutex;
+pub use semantic::Similar;
 use settle::Ticket;
 use std::ops::Range;
 use std::sync::Arc;
@@ -54,6 +66,16 @@ pub struct Shared {
     pub usage: Arc<UsageBook>,
     /// Requests and tokens per minute, requests at once.
     pub limiter: Arc<Limiter>,
+    /// Dollars per key.
+    pub budgets: Arc<Budgets>,
+    /// Calls in flight and finished answers.
+    pub dedup: Arc<Dedup>,
+    /// Answers to similar questions; `None`: off.
+    pub semantic: Option<Arc<Similar>>,
+    /// Makes their fingerprints.
+    pub fingerprints: Fingerprints,
+    /// The way out to other instances.
+    pub outbox: Outbox<Delta>,
     /// The limits of who has none of its own.
     pub limits: Limits,
     /// The name that totals of requests without a target go under.
@@ -64,6 +86,8 @@ pub struct Shared {
     pub bus: Arc<Bus>,
     /// Where shutdown stands.
     pub drain: Drain,
+    /// Takes access lines, if any are wanted.
+    pub access: Option<Arc<AccessLines>>,
 }
 
 /// The data plane of one core.
@@ -104,50 +128,75 @@ impl Proxy {
     }
 
     /// Answers one data-plane request.
-    pub async fn handle(&self, asked: Asked, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    pub async fn handle(self: &Arc<Self>, asked: Asked, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let started = Clock::now();
         let id = self.ids.next();
         let (parts, incoming) = request.into_parts();
         let client_id = intake::client_request_id(&parts.headers);
-        let dialect = asked.endpoint.dialect();
-        match self.steps(started, id, client_id.clone(), asked, parts, incoming, peer).await {
+        let endpoint = asked.endpoint;
+        let ticket = match self.admit(started, id, client_id.clone(), endpoint, &parts, peer) {
+            Ok(ticket) => ticket,
+            Err(error) => {
+                self.refused(started, id, endpoint.name(), &error, &parts.headers, peer);
+                return refusal(endpoint.dialect(), &error, shown_id(&parts.headers, id));
+            }
+        };
+        let mut limits = None;
+        match self.steps(asked, parts, incoming, ticket, &mut limits).await {
             Ok(response) => response,
             Err(error) => {
-                let shown = client_id.unwrap_or_else(|| headers::text(&id.to_string()));
-                let mut response = body::error(dialect, &error, shown.to_str().unwrap_or_default());
-                response.headers_mut().insert(intake::X_REQUEST_ID.clone(), shown);
+                let mut response = refusal(endpoint.dialect(), &error, client_id.unwrap_or_else(|| id.header()));
+                // Who is refused needs them most.
+                if let Some(limits) = &limits {
+                    limit::put_headers(limits, endpoint.dialect(), response.headers_mut());
+                }
                 response
             }
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the head's parts, taken apart once")]
-    async fn steps(
+    /// Who calls, and whether we read on: from the head alone.
+    fn admit(
         &self,
         started: Now,
         id: RequestId,
         client_id: Option<HeaderValue>,
-        asked: Asked,
-        parts: Parts,
-        incoming: Incoming,
+        endpoint: Endpoint,
+        parts: &Parts,
         peer: Peer,
-    ) -> Result<Response<Body>, Error> {
-        let endpoint = asked.endpoint;
+    ) -> Result<Ticket, Error> {
         let caller =
             auth::identify(&parts.headers, parts.uri.query(), endpoint.dialect(), peer, &self.shared, started)?;
         intake::check_content(endpoint, &parts.headers)?;
-        let mut ticket = Ticket::open(Arc::clone(&self.shared), id, client_id, caller, endpoint, started);
-        let answer = if endpoint == Endpoint::Transcriptions {
-            self.upload(parts, incoming, &mut ticket).await
+        Ok(Ticket::open(Arc::clone(&self.shared), id, client_id, caller, endpoint, started))
+    }
+
+    async fn steps(
+        self: &Arc<Self>,
+        asked: Asked,
+        parts: Parts,
+        incoming: Incoming,
+        mut ticket: Ticket,
+        limits: &mut Option<LimitHeaders>,
+    ) -> Result<Response<Body>, Error> {
+        let endpoint = asked.endpoint;
+        let settings = &self.shared.settings;
+        let question = if endpoint == Endpoint::Transcriptions {
+            let answer = Box::pin(self.upload(parts, incoming, &mut ticket)).await;
+            *limits = ticket.limits;
+            return finish(answer, ticket, false);
         } else {
             self.question(asked, parts, incoming, &mut ticket).await
         };
-        match answer {
-            Ok((answer, drops_usage)) => Ok(answer.into_response(ticket, drops_usage)),
-            Err(error) => {
-                ticket.failed(error.status(), error.kind.code());
-                Err(error)
+        *limits = ticket.limits;
+        match question {
+            // Rare, and large: its future must not make every request's larger.
+            Ok((question, Some(claim))) => Box::pin(dedup::seated(self, question, ticket, &claim)).await,
+            Ok((question, None)) => {
+                let answer = semantic::answer(self, &question, &mut ticket).await;
+                finish(answer, ticket, question.inject_usage(settings))
             }
+            Err(error) => finish(Err(error), ticket, false),
         }
     }
 
@@ -157,7 +206,7 @@ impl Proxy {
         parts: Parts,
         incoming: Incoming,
         ticket: &mut Ticket,
-    ) -> Result<(answer::Answer, bool), Error> {
+    ) -> Result<(Question, Option<Claim>), Error> {
         let settings = &self.shared.settings;
         let endpoint = asked.endpoint;
         let limit = if endpoint == Endpoint::Speech { settings.max_audio_body_bytes } else { settings.max_body_bytes };
@@ -178,8 +227,8 @@ impl Proxy {
         let stream = ticket.stream;
         limit::take(&self.shared, ticket, estimate::reservation(body.len(), peek.max_output))?;
         let question = Question { endpoint, parts, body, peek, stream };
-        let drops_usage = question.inject_usage(settings);
-        Ok((attempt::run(self, &question, ticket).await?, drops_usage))
+        let claim = dedup::claim(self, &question, ticket)?;
+        Ok((question, claim))
     }
 
     fn catalog(&self) -> Arc<Catalog> {
@@ -192,7 +241,23 @@ impl Proxy {
     }
 
     fn caller(&self, headers: &http::HeaderMap, peer: Peer) -> Result<Caller, Error> {
-        auth::identify(headers, None, crate::dialect::Dialect::OpenAi, peer, &self.shared, Clock::now())
+        auth::identify(headers, None, Dialect::OpenAi, peer, &self.shared, Clock::now())
+    }
+}
+
+/// The id that a request goes by outside: its client's when that is sane, else ours.
+fn shown_id(headers: &http::HeaderMap, id: RequestId) -> HeaderValue {
+    intake::client_request_id(headers).unwrap_or_else(|| id.header())
+}
+
+/// The step's answer with its ticket in it, or its error with the ticket settled.
+fn finish(answer: Result<Answer, Error>, ticket: Ticket, drops_usage: bool) -> Result<Response<Body>, Error> {
+    match answer {
+        Ok(answer) => Ok(answer.into_response(ticket, drops_usage)),
+        Err(error) => {
+            ticket.failed(error.status(), error.kind.code());
+            Err(error)
+        }
     }
 }
 
@@ -204,6 +269,12 @@ impl Question {
             && matches!(self.endpoint, Endpoint::Chat | Endpoint::Completions)
             && !self.peek.include_usage()
     }
+}
+
+fn refusal(dialect: Dialect, error: &Error, shown: HeaderValue) -> Response<Body> {
+    let mut response = body::error(dialect, error, shown.to_str().unwrap_or_default());
+    response.headers_mut().insert(intake::X_REQUEST_ID.clone(), shown);
+    response
 }
 
 fn percent_decode(raw: &str) -> Result<String, Error> {

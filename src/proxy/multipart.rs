@@ -5,7 +5,7 @@
 
 use super::answer::Answer;
 use super::settle::Ticket;
-use super::{Proxy, attempt};
+use super::{Proxy, attempt, limit};
 use crate::base::Error;
 use crate::dialect::estimate;
 use bytes::{Bytes, BytesMut};
@@ -27,7 +27,7 @@ impl Proxy {
         parts: Parts,
         mut incoming: Incoming,
         ticket: &mut Ticket,
-    ) -> Result<(Answer, bool), Error> {
+    ) -> Result<Answer, Error> {
         let limit = self.shared.settings.max_audio_body_bytes;
         let length = incoming.size_hint().exact();
         if incoming.size_hint().lower() > limit {
@@ -58,8 +58,9 @@ impl Proxy {
             .ok_or_else(|| Error::malformed("the form field `model` is not a model's name").param("model"))?;
         ticket.requested_model = Arc::from(model);
         ticket.estimate = estimate::prompt_tokens(length.unwrap_or(0).min(1 << 20) as usize);
+        limit::take(&self.shared, ticket, ticket.estimate)?;
         let form = Form { head, range, rest: incoming, length, limit };
-        Ok((attempt::upload(self, &parts, form, ticket).await?, false))
+        attempt::upload(self, &parts, form, ticket).await
     }
 }
 

@@ -11,7 +11,7 @@ use crate::dialect::errors::error_event;
 use crate::dialect::sse::StreamMeter;
 use crate::dialect::usage::{self, Usage};
 use crate::server::Source;
-use crate::server::body::Cut;
+use crate::server::body::{Cut, Ending};
 use crate::upstream::{CallError, CallErrorKind, ReplyBody};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -35,6 +35,7 @@ pub(super) struct Relay {
 enum State {
     Going,
     Ended,
+    Broken,
 }
 
 enum Meter {
@@ -67,10 +68,14 @@ impl Relay {
     /// What the meter knows, for a settlement now.
     fn measured(&self) -> (Option<Usage>, u64) {
         match &self.meter {
+            // A stream that said its last word has counted all of it.
+            Meter::Events(meter) if meter.saw_end() && meter.usage().is_some() => (meter.usage(), 0),
             Meter::Events(meter) => (meter.usage(), meter.content_estimate()),
             Meter::Tail { kept, .. } => {
                 let mut tail = BytesMut::new();
-                kept.iter().for_each(|part| tail.extend_from_slice(part));
+                for part in kept {
+                    tail.extend_from_slice(part);
+                }
                 let usage = self.ticket.as_ref().and_then(|ticket| usage::from_body(ticket.endpoint, &tail));
                 (usage, tail.len() as u64 / 4)
             }
@@ -88,7 +93,7 @@ impl Relay {
 
     /// The provider broke off, or shutdown cuts: the stream's last event, or nothing but the cut.
     fn broken(&mut self, error: &Error) -> Poll<Option<Result<Bytes, Cut>>> {
-        self.state = State::Ended;
+        self.state = State::Broken;
         let (usage, completion_estimate) = self.measured();
         let Some(mut ticket) = self.ticket.take() else { return Poll::Ready(None) };
         let event = match self.meter {
@@ -114,7 +119,7 @@ impl Relay {
 
 impl Source for Relay {
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
-        if self.state == State::Ended {
+        if self.state != State::Going {
             return Poll::Ready(None);
         }
         if self.drain.phase() >= Phase::Cut {
@@ -156,6 +161,14 @@ impl Source for Relay {
 
     fn remaining(&self) -> Option<u64> {
         self.left
+    }
+
+    fn ending(&self) -> Ending {
+        match (&self.state, &self.meter) {
+            (State::Broken, _) => Ending::Broken,
+            (_, Meter::Events(meter)) if !meter.saw_end() => Ending::Unsaid,
+            _ => Ending::Whole,
+        }
     }
 }
 

@@ -4,13 +4,16 @@
 //! settles. So nothing can forget to settle, and nothing can settle twice. It touches memory only: rows and events go
 //! to bounded queues that others drain.
 
+use super::access::{self, Line};
 use super::auth::Caller;
+use super::semantic::Keep;
 use super::{Shared, events};
 use crate::base::metrics::METRICS;
 use crate::base::{AccountId, Clock, KeyId, Now, RequestId};
 use crate::dialect::Endpoint;
 use crate::dialect::usage::Usage;
 use crate::routing::Target;
+use crate::state::budgets::BudgetHold;
 use crate::state::catalog::Price;
 use crate::state::limiter::{LimitHeaders, Reservation};
 use crate::state::live::Running;
@@ -24,6 +27,8 @@ pub(super) struct Ticket {
     pub(super) shared: Arc<Shared>,
     pub(super) id: RequestId,
     pub(super) client_request_id: Option<HeaderValue>,
+    /// The client's name for the request, else ours.
+    pub(super) shown_id: HeaderValue,
     pub(super) caller: Caller,
     pub(super) endpoint: Endpoint,
     pub(super) started: Now,
@@ -31,6 +36,10 @@ pub(super) struct Ticket {
     pub(super) stream: bool,
     /// Prompt tokens by our estimate: what is charged when the provider reports none.
     pub(super) estimate: u64,
+    /// Prompt and output by our estimate: what limits and budget set aside.
+    pub(super) reserved: u64,
+    /// Dollars set aside.
+    pub(super) budget: Option<BudgetHold>,
     /// Where it went last.
     pub(super) target: Option<Target>,
     pub(super) attempts: u32,
@@ -40,10 +49,16 @@ pub(super) struct Ticket {
     /// Since when the request has been in our own hands.
     pub(super) ours_since: Now,
     pub(super) outcome: Outcome,
+    /// Whether a provider was asked for this at all.
+    pub(super) cache: CacheState,
     pub(super) reservation: Option<Reservation>,
     /// The attempt now running, counted on its account.
     pub(super) running: Option<Running>,
     pub(super) limits: Option<LimitHeaders>,
+    /// Where its answer is to be kept for similar questions.
+    pub(super) keep: Option<Box<Keep>>,
+    /// A call of ours on the caller's behalf: no client waits for it, so what counts clients' requests leaves it out.
+    pub(super) own: bool,
     _running: crate::base::metrics::GaugeGuard,
 }
 
@@ -71,6 +86,7 @@ impl Ticket {
         Self {
             shared,
             id,
+            shown_id: client_request_id.clone().unwrap_or_else(|| id.header()),
             client_request_id,
             caller,
             endpoint,
@@ -78,15 +94,20 @@ impl Ticket {
             requested_model: Arc::from(""),
             stream: false,
             estimate: 0,
+            reserved: 0,
+            budget: None,
             target: None,
             attempts: 0,
             first_byte: None,
             overhead: Duration::ZERO,
             ours_since: started,
             outcome: Outcome::Abandoned { status: 499, usage: None, completion_estimate: 0, relayed: false },
+            cache: CacheState::Miss,
             reservation: None,
             running: None,
             limits: None,
+            keep: None,
+            own: false,
             _running: METRICS.requests_running.guard(),
         }
     }
@@ -114,21 +135,15 @@ impl Ticket {
     fn settle(&mut self) {
         let now = Clock::now();
         let took = now.since(self.started);
-        METRICS.request_seconds.observe_micros(took.as_micros() as u64);
-        METRICS.overhead_before_seconds.observe_micros(self.overhead.as_micros() as u64);
-        if let Some(first) = self.first_byte {
-            METRICS.first_byte_seconds.observe_micros(first.micros_since(self.started));
-        }
         let (status, usage, estimated, error) = match &self.outcome {
             Outcome::Done { status, usage, completion_estimate } => {
                 let (usage, estimated) = self.or_estimate(*usage, *completion_estimate);
                 (*status, usage, estimated, None)
             }
             Outcome::Abandoned { status, usage, completion_estimate, relayed } => {
-                METRICS.requests_abandoned.inc();
                 // Nothing had come back yet: the provider may have worked on the prompt, and was told to stop.
                 let (usage, estimated) = if *relayed {
-                    self.or_estimate(*usage, *completion_estimate)
+                    self.so_far(*usage, *completion_estimate)
                 } else if self.attempts > 0 {
                     (Usage { prompt: self.estimate, ..Usage::default() }, true)
                 } else {
@@ -137,15 +152,13 @@ impl Ticket {
                 (*status, usage, estimated, Some("client_gone"))
             }
             Outcome::Broken { error, usage, completion_estimate } => {
-                let (usage, estimated) = self.or_estimate(*usage, *completion_estimate);
+                let (usage, estimated) = self.so_far(*usage, *completion_estimate);
                 (502, usage, estimated, Some(*error))
             }
             Outcome::Failed { status, error } => (*status, Usage::default(), false, Some(*error)),
         };
-        match status {
-            200..=299 => METRICS.requests_2xx.inc(),
-            500.. => METRICS.requests_5xx.inc(),
-            _ => METRICS.requests_4xx.inc(),
+        if !self.own {
+            self.count(status, now);
         }
         METRICS.tokens_prompt.add(usage.prompt);
         METRICS.tokens_completion.add(usage.completion);
@@ -153,8 +166,40 @@ impl Ticket {
             // A request that reached no provider, or that one refused, used no tokens.
             reservation.settle(self.attempts, usage.prompt + usage.completion, now);
         }
+        let cost_nanos = self.cost_nanos(&usage);
+        if let Some(hold) = self.budget.take() {
+            hold.settle(self.attempts, cost_nanos);
+        }
         events::completed(self, took, status, &usage, error);
-        self.record(took, status, usage, estimated, error);
+        self.record(took, cost_nanos, status, usage, estimated, error);
+    }
+
+    /// What an answer that broke off used. Anthropic's streams begin with one token of output and name the real number
+    /// at their end only: until then what was relayed is the better count.
+    fn so_far(&self, usage: Option<Usage>, completion_estimate: u64) -> (Usage, bool) {
+        match usage {
+            Some(usage) if self.stream && self.endpoint == Endpoint::Messages => {
+                let completion = usage.completion.max(completion_estimate);
+                (Usage { completion, ..usage }, completion > usage.completion)
+            }
+            usage => self.or_estimate(usage, completion_estimate),
+        }
+    }
+
+    fn count(&self, status: u16, now: Now) {
+        METRICS.request_seconds.observe_micros(now.micros_since(self.started));
+        METRICS.overhead_before_seconds.observe_micros(self.overhead.as_micros() as u64);
+        if let Some(first) = self.first_byte {
+            METRICS.first_byte_seconds.observe_micros(first.micros_since(self.started));
+        }
+        if matches!(self.outcome, Outcome::Abandoned { .. }) {
+            METRICS.requests_abandoned.inc();
+        }
+        match status {
+            200..=299 => METRICS.requests_2xx.inc(),
+            500.. => METRICS.requests_5xx.inc(),
+            _ => METRICS.requests_4xx.inc(),
+        }
     }
 
     fn or_estimate(&self, usage: Option<Usage>, completion_estimate: u64) -> (Usage, bool) {
@@ -172,10 +217,21 @@ impl Drop for Ticket {
 }
 
 impl Ticket {
-    fn record(&self, took: Duration, status: u16, usage: Usage, estimated: bool, error: Option<&'static str>) {
-        let unix_ms = Clock::unix_ms();
+    fn cost_nanos(&self, usage: &Usage) -> i64 {
         let model = self.target.as_ref().and_then(|target| target.model.known());
-        let cost_nanos = model.and_then(|model| model.price).map_or(0, |price| cost(&price, &usage));
+        model.and_then(|model| model.price).map_or(0, |price| cost(&price, usage))
+    }
+
+    fn record(
+        &self,
+        took: Duration,
+        cost_nanos: i64,
+        status: u16,
+        usage: Usage,
+        estimated: bool,
+        error: Option<&'static str>,
+    ) {
+        let unix_ms = Clock::unix_ms();
         let tokens = Tokens {
             prompt: usage.prompt,
             completion: usage.completion,
@@ -184,6 +240,9 @@ impl Ticket {
             reasoning: usage.reasoning,
         };
         let failed = status >= 400;
+        if let Some(access) = self.shared.access.as_ref().filter(|access| access.wants(status)) {
+            access.push(self.line(unix_ms, took, status, tokens, error));
+        }
         let key = self.caller.key();
         let account = self.target.as_ref().map(Target::account);
         let name = self.target.as_ref().map(|target| target.model.shared_name());
@@ -203,7 +262,7 @@ impl Ticket {
             model: name.map(Arc::clone),
             status,
             stream: self.stream,
-            cache: CacheState::Miss,
+            cache: self.cache,
             attempts: self.attempts,
             timeline: None,
             tokens,
@@ -215,6 +274,27 @@ impl Ticket {
             estimated,
             sampled: 1,
         });
+    }
+
+    fn line(&self, unix_ms: u64, took: Duration, status: u16, tokens: Tokens, error: Option<&'static str>) -> Line {
+        Line {
+            unix_ms,
+            id: self.id,
+            client_request_id: self.client_request_id.clone(),
+            caller: self.caller.clone(),
+            endpoint: self.endpoint.name(),
+            requested_model: access::short(&self.requested_model),
+            target: self.target.as_ref().map(|to| (Arc::clone(to.account()), Arc::clone(to.model.shared_name()))),
+            status,
+            stream: self.stream,
+            cache: self.cache,
+            attempts: self.attempts,
+            tokens,
+            latency: took,
+            first_byte: self.first_byte.map(|first| first.since(self.started)),
+            overhead: self.overhead,
+            error,
+        }
     }
 }
 

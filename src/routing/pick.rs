@@ -143,7 +143,7 @@ impl Dice {
         Self(seed ^ 0x9e37_79b9_7f4a_7c15)
     }
 
-    /// SplitMix64: passes statistical tests, three multiplications' worth of time.
+    /// Steele's split-and-mix: passes statistical tests, three multiplications' worth of time.
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

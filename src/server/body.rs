@@ -3,6 +3,7 @@
 //! A reply that is whole is one frame, written with its head in one system call. A streamed one is a [`Source`] polled
 //! by hyper; when it breaks after its head has gone out, the connection is cut, so no client takes half for whole.
 
+use super::conn::Busy;
 use crate::base::{Error, ErrorKind};
 use crate::dialect::Dialect;
 use crate::dialect::errors::error_body;
@@ -26,6 +27,23 @@ pub trait Source: Send {
     fn remaining(&self) -> Option<u64> {
         None
     }
+
+    /// How it ended; asked after its last chunk.
+    fn ending(&self) -> Ending {
+        Ending::Whole
+    }
+}
+
+/// How a reply ended, for those who keep answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// All of it went out.
+    Whole,
+    /// It stopped cleanly, but its last word (`[DONE]`, `message_stop`, …) was missing: an answer for whom it was made,
+    /// not one to keep.
+    Unsaid,
+    /// It broke off, even if its last chunk was a well-formed error event.
+    Broken,
 }
 
 /// A reply broke after its head had gone out.
@@ -37,7 +55,7 @@ pub struct Body {
     kind: Kind,
     /// Dropped with the body: marks the connection idle again.
     guard: Option<Box<dyn Any + Send>>,
-    busy: Option<super::conn::Busy>,
+    busy: Option<Busy>,
 }
 
 enum Kind {
@@ -63,6 +81,22 @@ impl Body {
         Self { kind: Kind::Stream(Box::new(source)), guard: None, busy: None }
     }
 
+    /// The bytes, where it is all there and nothing was sent yet.
+    pub fn as_full(&self) -> Option<&Bytes> {
+        match &self.kind {
+            Kind::Full(bytes) => Some(bytes),
+            Kind::Empty | Kind::Stream(_) => None,
+        }
+    }
+
+    /// How it ended; only after its last frame does that mean anything.
+    pub fn ending(&self) -> Ending {
+        match &self.kind {
+            Kind::Empty | Kind::Full(_) => Ending::Whole,
+            Kind::Stream(source) => source.ending(),
+        }
+    }
+
     /// Drops `guard` when the body has been sent or given up.
     #[must_use]
     pub fn guarded(mut self, guard: impl Send + 'static) -> Self {
@@ -70,7 +104,7 @@ impl Body {
         self
     }
 
-    pub(super) fn busy(mut self, busy: super::conn::Busy) -> Self {
+    pub(super) fn busy(mut self, busy: Busy) -> Self {
         self.busy = Some(busy);
         self
     }
@@ -99,7 +133,10 @@ impl http_body::Body for Body {
     type Error = Cut;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        match &mut self.kind {
+        if let Some(Busy::Stream(stream)) = &self.busy {
+            stream.wanted();
+        }
+        let polled = match &mut self.kind {
             Kind::Empty => Poll::Ready(None),
             Kind::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -107,7 +144,11 @@ impl http_body::Body for Body {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Kind::Stream(source) => source.poll_chunk(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data))),
+        };
+        if let (Some(Busy::Stream(stream)), Poll::Ready(Some(_))) = (&self.busy, &polled) {
+            stream.gave();
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

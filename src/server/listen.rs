@@ -1,7 +1,7 @@
 //! Listeners and the accept loop: one of each per core, on the same port.
 
 use super::conn::{self, ConnTimeouts};
-use super::{Handler, Peer};
+use super::{Handler, Peer, Tls, h2};
 use crate::base::alarms::{Alarms, TICK};
 use crate::base::clock::Clock;
 use crate::base::metrics::METRICS;
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 /// Connections above the limit that are still let in, for health and control plane only.
 const RESERVE: usize = 64;
@@ -37,6 +38,8 @@ pub struct Core<H> {
     pub timeouts: ConnTimeouts,
     /// Where shutdown stands.
     pub drain: Drain,
+    /// Terminates TLS with it.
+    pub tls: Option<Arc<Tls>>,
 }
 
 struct Permit {
@@ -120,15 +123,30 @@ pub async fn serve<H: Handler>(listener: StdListener, core: Core<H>) -> io::Resu
             Err(error) => {
                 METRICS.accept_errors.inc();
                 tracing::warn!(%error, "accept failed; pausing");
-                tokio::time::sleep(backoff.wait()).await;
+                tokio::select! {
+                    () = tokio::time::sleep(backoff.wait()) => {}
+                    () = &mut finish => break,
+                }
             }
         }
     }
-    drop(listener);
+    accept_rest(listener, &core, &mine);
     while mine.load(Ordering::Acquire) > 0 {
         tokio::time::sleep(TICK / 4).await;
     }
     Ok(())
+}
+
+/// Takes what the kernel has accepted for us already, then closes: closing alone would reset those connections.
+fn accept_rest<H: Handler>(listener: TcpListener, core: &Core<H>, mine: &Arc<AtomicUsize>) {
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((socket, addr)) = listener.accept() {
+        if socket.set_nonblocking(true).is_ok()
+            && let Ok(socket) = TcpStream::from_std(socket)
+        {
+            accept(socket, addr, core, mine);
+        }
+    }
 }
 
 fn accept<H: Handler>(socket: TcpStream, addr: SocketAddr, core: &Core<H>, mine: &Arc<AtomicUsize>) {
@@ -140,16 +158,38 @@ fn accept<H: Handler>(socket: TcpStream, addr: SocketAddr, core: &Core<H>, mine:
     let _ = socket.set_nodelay(true);
     let peer = Peer { addr, control_only: permit.control_only };
     let (handler, alarms) = (Arc::clone(&core.handler), Arc::clone(&core.alarms));
-    let (timeouts, drain, mine) = (core.timeouts, core.drain.clone(), Arc::clone(mine));
-    mine.fetch_add(1, Ordering::AcqRel);
-    spawn("connection", async move {
-        let _counted = Counted(mine);
-        let _permit = permit;
-        conn::run(socket, peer, handler, alarms, timeouts, drain).await;
+    let (timeouts, drain) = (core.timeouts, core.drain.clone());
+    let counted = Counted::new(mine);
+    let Some(tls) = &core.tls else {
+        spawn("connection", async move {
+            let _held = (counted, permit);
+            conn::run(socket, peer, handler, alarms, timeouts, drain).await;
+        });
+        return;
+    };
+    let handshake = TlsAcceptor::from(tls.current()).accept(socket);
+    spawn("tls connection", async move {
+        let _held = (counted, permit);
+        let Ok(Ok(stream)) = tokio::time::timeout(timeouts.head, handshake).await else {
+            METRICS.tls_errors.inc();
+            return;
+        };
+        if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+            h2::run(stream, peer, handler, alarms, timeouts, drain).await;
+        } else {
+            conn::run(stream, peer, handler, alarms, timeouts, drain).await;
+        }
     });
 }
 
 struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(in_total: &Arc<AtomicUsize>) -> Self {
+        in_total.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(in_total))
+    }
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
@@ -174,3 +214,7 @@ pub async fn tick(alarms: Arc<Alarms>, drain: Drain, mut each: impl FnMut(crate:
         }
     }
 }
+
+#[cfg(test)]
+#[path = "listen_tests.rs"]
+mod tests;

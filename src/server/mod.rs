@@ -6,13 +6,16 @@
 
 pub mod body;
 pub mod conn;
+mod h2;
 mod listen;
 pub mod peer;
+mod tls;
 
 pub use body::{Body, Source};
 pub use conn::ConnTimeouts;
 pub use listen::{Core, Permits, bind, serve, tick};
 pub use peer::Peer;
+pub use tls::Tls;
 
 use hyper::body::Incoming;
 use hyper::{Request, Response};

@@ -92,20 +92,31 @@ impl Cooldown {
             if now.as_nanos() < gate {
                 return Admit::Resting(Now::from_nanos(gate));
             }
-            let seen = self.probe.load(Ordering::Acquire);
-            let token = now.as_nanos().max(1);
-            if lease_end(seen).is_some_and(|end| now < end)
-                || self.probe.compare_exchange(seen, token, Ordering::AcqRel, Ordering::Acquire).is_err()
-            {
+            if self.probe_until(now).is_some() {
                 return Admit::ProbeTaken;
             }
-            // The last probe may have spoken between the look at the gate and the taking: it moves the gate *before*
-            // it gives the probe back, so an unchanged gate now means that ours is the only one.
-            if self.gate.load(Ordering::Acquire) == gate {
+            if let Some(token) = self.take_probe(gate, now) {
                 return Admit::Probe(token);
             }
-            self.release(token);
         }
+    }
+
+    /// Takes the probe of the rest that ended at `gate`; `None` when somebody else did, or when the gate has moved.
+    fn take_probe(&self, gate: u64, now: Now) -> Option<u64> {
+        let seen = self.probe.load(Ordering::Acquire);
+        let token = now.as_nanos().max(1);
+        if lease_end(seen).is_some_and(|end| now < end)
+            || self.probe.compare_exchange(seen, token, Ordering::AcqRel, Ordering::Acquire).is_err()
+        {
+            return None;
+        }
+        // The last probe may have spoken between the look at the gate and the taking: it moves the gate *before* it
+        // gives the probe back, so an unchanged gate now means that ours is the only one.
+        if self.gate.load(Ordering::Acquire) == gate {
+            return Some(token);
+        }
+        self.release(token);
+        None
     }
 
     /// Gives a probe back. Harmless when somebody took it over meanwhile.
@@ -286,6 +297,20 @@ mod tests {
         account.release(old);
         assert_eq!(account.admit(t + 61 * S), Admit::ProbeTaken);
         account.release(new);
+        assert!(matches!(account.admit(t + 61 * S), Admit::Probe(_)));
+    }
+
+    #[test]
+    fn a_probe_that_spoke_between_look_and_taking_lets_nobody_follow() {
+        let account = opened();
+        let t = T0 + 31 * S;
+        let looked = account.gate.load(Ordering::Acquire);
+        let Admit::Probe(token) = account.admit(t) else { panic!() };
+        assert_eq!(account.take_probe(looked, t), None, "taken between the two looks");
+        account.fail(&BREAKER, t, t + S);
+        account.release(token);
+        assert_eq!(account.take_probe(looked, t + S), None);
+        assert_eq!(account.admit(t + S), Admit::Resting(t + 61 * S), "and the place is free again");
         assert!(matches!(account.admit(t + 61 * S), Admit::Probe(_)));
     }
 

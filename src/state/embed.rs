@@ -258,6 +258,18 @@ mod tests {
         assert!(worst < 0.95, "{worst}");
     }
 
+    #[test]
+    fn a_number_or_a_negation_costs_more_than_a_word_may() {
+        let mut worst = 0.0f32;
+        for n in 0..1_000 {
+            let text = |number: usize| format!("how many of the {number} items are left in stock today");
+            worst = worst.max(likeness(&text(n), &text(n + 1)));
+            let word = letter(n);
+            worst = worst.max(likeness(&format!("is {word} ready now"), &format!("is {word} not ready now")));
+        }
+        assert!(worst < 0.85, "{worst}");
+    }
+
     fn letter(n: usize) -> String {
         format!("{n:b}").replace('0', "o").replace('1', "l")
     }

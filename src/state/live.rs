@@ -136,7 +136,9 @@ impl Live {
     /// Forgets, in stripe `index`, what need not be remembered; call it for one stripe a tick.
     pub fn sweep(&self, index: usize, now: Now) {
         let records: Vec<_> = self.accounts.with_stripe(index, |stripe| stripe.values().cloned().collect());
-        records.iter().for_each(|record| record.locks.sweep(now));
+        for record in records {
+            record.locks.sweep(now);
+        }
     }
 
     /// Drops the records of accounts that are gone, unless something about them must still be remembered or somebody

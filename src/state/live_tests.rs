@@ -180,7 +180,7 @@ fn instances_converge_over_a_bad_bus() {
             let mut told: Vec<Delta> = Vec::new();
             match dice.roll(6) {
                 0 => {
-                    told.extend(record.punish(&Penalty::LockModel(Cost { named, ..LIMIT }), model, started, now).delta)
+                    told.extend(record.punish(&Penalty::LockModel(Cost { named, ..LIMIT }), model, started, now).delta);
                 }
                 1 => told.extend(record.punish(&Penalty::CoolAccount(AUTH), model, started, now).delta),
                 2 => told.extend(record.punish(&Penalty::CountFailure(BREAKER), model, started, now).delta),

@@ -12,7 +12,6 @@ pub mod cooldowns;
 pub mod dedup;
 pub mod delta;
 pub mod embed;
-pub mod inflight;
 pub mod latency;
 pub mod limit_headers;
 pub mod limiter;

@@ -125,6 +125,16 @@ mod tests {
     }
 
     #[test]
+    fn a_short_lock_does_not_hide_a_long_one() {
+        let locks = ModelLocks::default();
+        locks.trip(ModelId(1), &Cost { named: Some(60 * S), ..LIMIT }, T0, T0);
+        locks.trip(ModelId(2), &LIMIT, T0, T0);
+        assert!(locks.locked(ModelId(1), T0 + 59 * S).is_some());
+        locks.unlock(ModelId(1), T0 + S);
+        assert!(locks.locked(ModelId(1), T0 + S).is_none());
+    }
+
+    #[test]
     fn fifty_in_flight_raise_it_once_and_an_old_success_clears_nothing() {
         let locks = ModelLocks::default();
         let told =

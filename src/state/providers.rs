@@ -4,8 +4,8 @@
 //! start rather than call the wrong place.
 
 use super::catalog::{Auth, BaseUrl, Model, Price, Provider};
+use crate::base::Dialect;
 use crate::base::ModelId;
-use crate::dialect::Dialect;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -267,6 +267,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn merging_is_commutative_idempotent_and_free_of_order(
             rests in prop::collection::vec(any_rest(), 1..8),

@@ -134,8 +134,8 @@ async fn the_environment_custom_providers_and_given_routes_are_part_of_it() {
     home.refresher(sources).load().await.unwrap();
     assert_eq!(home.accounts(), ["groq@env", "mine@default"], "what cannot be used is left out, no demo");
     let catalog = home.directory.catalog();
-    let credential = catalog.accounts[0].credential.as_ref().map(|credential| credential.value.reveal());
-    assert_eq!((&*catalog.accounts[0].base.host, credential), ("api.groq.com", Some("Bearer gsk")));
+    let credential = catalog.accounts[0].credential.as_ref().unwrap();
+    assert_eq!((&*catalog.accounts[0].base.host, credential.value.reveal()), ("api.groq.com", "Bearer gsk"));
     let mine = &catalog.by_provider["mine"][0];
     assert_eq!((mine.provider.dialect, mine.base.port, &*mine.base.path), (Dialect::Gemini, 9, "/base"));
     assert_eq!(&*catalog.virtual_models["fast"].targets[0].model, "given", "the settings win");

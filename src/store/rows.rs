@@ -293,19 +293,5 @@ pub const fn usual_auth(dialect: Dialect) -> Auth {
 
 /// An endpoint's name in the log.
 pub const fn endpoint_name(endpoint: Endpoint) -> &'static str {
-    match endpoint {
-        Endpoint::Chat => "chat",
-        Endpoint::Responses => "responses",
-        Endpoint::Embeddings => "embeddings",
-        Endpoint::Completions => "completions",
-        Endpoint::Rerank => "rerank",
-        Endpoint::Images => "images",
-        Endpoint::Speech => "speech",
-        Endpoint::Transcriptions => "transcriptions",
-        Endpoint::Moderations => "moderations",
-        Endpoint::Messages => "messages",
-        Endpoint::CountTokens => "count_tokens",
-        Endpoint::Generate => "generate",
-        Endpoint::StreamGenerate => "stream_generate",
-    }
+    endpoint.name()
 }

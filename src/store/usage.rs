@@ -3,7 +3,7 @@
 use super::Store;
 use super::error::Result;
 use super::rows::{LoggedRow, Pruned, UsageBatch};
-use crate::base::RequestId;
+use crate::base::{KeyId, RequestId};
 use crate::state::usage::Total;
 use std::sync::Arc;
 
@@ -17,6 +17,11 @@ impl Store {
     /// All totals, oldest minute first.
     pub async fn usage_totals(&self) -> Result<Vec<Total>> {
         self.engine.usage_totals().await
+    }
+
+    /// What each key has spent so far, in nanodollars.
+    pub async fn spent(&self) -> Result<Vec<(KeyId, i64)>> {
+        self.engine.spent().await
     }
 
     /// The newest `limit` log rows, newest first.

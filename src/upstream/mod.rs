@@ -18,6 +18,7 @@ pub use tls::{TlsConfig, tls_config};
 
 use crate::base::alarms::Alarms;
 use crate::base::{Clock, Now};
+use crate::state::catalog::BaseUrl;
 use bytes::Bytes;
 use h1::body::Arriving;
 use h1::conn::Conn;
@@ -93,14 +94,14 @@ impl Client {
         let mut reused = pooled.is_some();
         let mut conn = match pooled {
             Some(conn) => conn,
-            None => self.0.connect(&host, &call).await?,
+            None => self.0.connect(&host, call.base).await?,
         };
         let started = match exchange(&mut conn, &mut call).await {
             Ok(started) => started,
             Err(failed) if reused && failed.unanswered && matches!(call.body, CallBody::Pieces(_)) => {
                 drop(conn);
                 reused = false;
-                conn = self.0.connect(&host, &call).await.map_err(|error| CallError { sent: true, ..error })?;
+                conn = self.0.connect(&host, call.base).await.map_err(|error| CallError { sent: true, ..error })?;
                 exchange(&mut conn, &mut call).await.map_err(|failed| failed.error)?
             }
             Err(failed) => return Err(failed.error),
@@ -129,9 +130,9 @@ impl Client {
 }
 
 impl Inner {
-    async fn connect(&self, host: &Arc<pool::Host>, call: &Call<'_>) -> Result<Box<Conn>, CallError> {
+    async fn connect(&self, host: &Arc<pool::Host>, base: &BaseUrl) -> Result<Box<Conn>, CallError> {
         // Boxed: rare, and the handshake's state would ride in every call's future.
-        let stream = Box::pin(connect::connect(call.base, &self.config.tls.http1, self.config.connect)).await?;
+        let stream = Box::pin(connect::connect(base, &self.config.tls.http1, self.config.connect)).await?;
         Ok(Box::new(Conn::new(stream, self.alarms.alarm(), host.opened())))
     }
 }

@@ -17,8 +17,8 @@ pub(crate) const FLOORS: &[(usize, &[&str])] = &[
 
 /// Narrower than the floors say: of floor 3 (and 4) only these, each a path below `crate`.
 const NARROWER: &[(&str, &[&str])] = &[
-    ("proxy", &["upstream", "server::body", "server::peer"]),
-    ("admin", &["store", "server::body", "server::peer"]),
+    ("proxy", &["upstream", "server::body", "server::Body", "server::Source", "server::Peer", "server::peer"]),
+    ("admin", &["store", "server::body", "server::Body", "server::Peer", "server::peer"]),
     ("cli", &["store", "!routing", "!dialect"]),
 ];
 
@@ -163,8 +163,11 @@ fn spawners(path: &str, tokens: &[Token], mentions: &[Mention], say: &mut impl F
         };
         let called = tokens[n - 1].is('.') && (tokens[n + 1].is('(') || tokens[n + 1].kind == Kind::Path);
         let receiver = n.checked_sub(2).and_then(|before| tokens[before].word());
-        if called && !tokens[n].test && !(word == "spawn" && receiver == Some("tasks")) {
-            say(tokens[n].line, format!("`.{word}(…)` on something not called `tasks`: {ONE_SPAWNER}"));
+        if called
+            && !tokens[n].test
+            && !(word == "spawn" && receiver.is_some_and(|name| name == "tasks" || name.ends_with("_tasks")))
+        {
+            say(tokens[n].line, format!("`.{word}(…)` on something not called `tasks` or `…_tasks`: {ONE_SPAWNER}"));
         }
     }
 }

@@ -102,8 +102,11 @@ impl Judge<'_> {
         let nobody = Verdict { next: Next::Retry, penalty: Penalty::None, relay: true };
         match *failure {
             Failure::Answer { status, headers, body } => self.answer(status, headers, body, failed, nobody),
-            Failure::Connect | Failure::Closed | Failure::Protocol => failed,
-            Failure::FirstByteTimeout { stream: true } | Failure::IdleTimeout { stream: true } => failed,
+            Failure::Connect
+            | Failure::Closed
+            | Failure::Protocol
+            | Failure::FirstByteTimeout { stream: true }
+            | Failure::IdleTimeout { stream: true } => failed,
             // It may have been paid: neither tried again nor held against a provider that may only be thinking.
             Failure::FirstByteTimeout { stream: false } => {
                 Verdict { next: Next::Stop(ErrorKind::UpstreamTimeout), ..nobody }
@@ -120,7 +123,7 @@ impl Judge<'_> {
     fn answer(&self, status: u16, headers: &dyn HeaderView, body: &[u8], failed: Verdict, nobody: Verdict) -> Verdict {
         let pass = Verdict { next: Next::Pass, ..nobody };
         // Neither success nor error: nothing the client could use (a redirect would leave with the credential).
-        if status < 400 || status > 599 {
+        if !(400..600).contains(&status) {
             return Verdict { relay: false, ..failed };
         }
         if status >= 500 {
@@ -130,17 +133,14 @@ impl Judge<'_> {
         let own = |penalty| Verdict { next: Next::Retry, penalty, relay: false };
         match status {
             401 => own(self.refused()),
-            402 if words.is_request_sized() => nobody,
+            // Larger than the account's whole minute or credit: waiting does not help it, resting would hurt others.
+            402 | 429 if words.is_request_sized() => nobody,
             402 => own(self.quota(headers, &words)),
             403 if words.is_moderation() => pass,
-            403 if words.names_model_missing() => self.model_lock(Reason::ModelMissing, nobody),
-            403 if words.names_quota(self.dialect) => own(self.quota(headers, &words)),
+            403 | 404 if words.names_model_missing() => self.model_lock(Reason::ModelMissing, nobody),
+            403 | 429 if words.names_quota(self.dialect) => own(self.quota(headers, &words)),
             403 if words.names_credential(self.known) => own(self.refused()),
             403 => self.model_lock(Reason::Forbidden, nobody),
-            404 if words.names_model_missing() => self.model_lock(Reason::ModelMissing, nobody),
-            // One request that is larger than a whole minute's limit: waiting does not help it, resting hurts others.
-            429 if words.is_request_sized() => nobody,
-            429 if words.names_quota(self.dialect) => own(self.quota(headers, &words)),
             408 | 429 => Verdict { penalty: Penalty::LockModel(self.rate_limit(headers, &words)), ..nobody },
             // Some providers say 400 where others say 401 or 402.
             400 if words.is_bad_key_as_400(self.dialect) => own(self.refused()),

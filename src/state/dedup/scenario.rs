@@ -55,7 +55,7 @@ impl World {
                 self.completed.fetch_add(1, SeqCst);
             }
             Seat::Leader(leader) => self.lead(leader),
-            Seat::Follower(follower) => self.follow(follower),
+            Seat::Follower(follower) => self.follow(follower, false),
             Seat::Conflict => panic!("the same content is no conflict"),
         }
     }
@@ -86,11 +86,11 @@ impl World {
             leader.fail();
         }
         if let Some(tail) = tail {
-            self.follow(tail);
+            self.follow(tail, true);
         }
     }
 
-    fn follow(&self, mut follower: Follower) {
+    fn follow(&self, mut follower: Follower, own: bool) {
         let patience = rt::random(CHUNKS * 3);
         let mut call = None;
         let mut chunks = 0;
@@ -122,6 +122,7 @@ impl World {
                     return self.lead(leader);
                 }
                 Some(Step::Broken) => {
+                    assert!(own || call.is_some(), "before the first byte a follower leads, it never breaks");
                     self.broken.fetch_add(1, SeqCst);
                     assert!(rt::wait(|cx| follower.poll_next(cx)).is_none());
                     return;

@@ -97,6 +97,12 @@ impl Leader {
         wake_all(&mut self.wake);
     }
 
+    /// The answer is complete for those who listen, and not to be kept: nothing in it says that it is whole.
+    pub fn finish_unkept(mut self) {
+        self.seat.flight.finish(&mut self.wake);
+        wake_all(&mut self.wake);
+    }
+
     /// It failed; the same as dropping it.
     pub fn fail(self) {
         drop(self);

@@ -88,6 +88,15 @@ impl Embedded {
     }
 
     /// All totals, oldest first.
+    pub(crate) async fn spent(&self) -> Result<Vec<(KeyId, i64)>> {
+        self.query(|tx| {
+            let mut select = tx.prepare_cached("SELECT key_id, SUM(cost_nanos) FROM usage GROUP BY key_id")?;
+            let rows = select.query_map([], |row| Ok((KeyId(row.get::<_, i64>(0)?.cast_unsigned()), row.get(1)?)))?;
+            Ok(rows.collect::<std::result::Result<_, _>>()?)
+        })
+        .await
+    }
+
     pub(crate) async fn usage_totals(&self) -> Result<Vec<Total>> {
         self.query(|tx| {
             let mut select = tx.prepare_cached(

@@ -11,6 +11,9 @@ use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use std::mem::MaybeUninit;
 
+/// Headers a reply's map has room for beyond its own.
+const ROOM: usize = 14;
+
 /// Bytes of an answer's head at most.
 pub const MAX_HEAD: usize = 64 * 1024;
 
@@ -79,7 +82,8 @@ pub fn parse(raw: &Bytes, method: &Method) -> Result<Head, &'static str> {
         Ok(_) | Err(_) => return Err("bad head"),
     }
     let status = answer.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or("bad status")?;
-    let mut headers = HeaderMap::with_capacity(answer.headers.len());
+    // Room for what the caller adds on the way to its client: a map that grows is hashed anew.
+    let mut headers = HeaderMap::with_capacity(answer.headers.len() + ROOM);
     let mut length = None;
     let mut chunked = false;
     let mut keep_alive = answer.version == Some(1);

@@ -8,7 +8,6 @@ mod secure;
 mod upload;
 
 use super::*;
-use crate::state::catalog::BaseUrl;
 use http::{Method, StatusCode};
 use std::future::poll_fn;
 use std::sync::LazyLock;
@@ -126,6 +125,17 @@ async fn all(mut body: ReplyBody) -> Result<Vec<u8>, CallError> {
 }
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+#[test]
+fn a_call_may_be_spawned_and_keeps_its_future_small() {
+    fn is_send<T: Send>(value: &T) -> usize {
+        size_of_val(value)
+    }
+    let client = Client::new(config(), Arc::default());
+    let base = BaseUrl::parse("http://host").unwrap();
+    let size = is_send(&client.call(call(&base, whole(b""))));
+    assert!(size < 2048, "rides in every request's future: {size} bytes");
+}
 
 #[tokio::test]
 async fn one_call_there_and_back() {

@@ -61,7 +61,11 @@ pub struct Conn {
 
 impl Conn {
     pub fn open(addr: SocketAddr) -> Self {
-        let socket = TcpStream::connect(addr).unwrap();
+        Self::on(TcpStream::connect(addr).unwrap())
+    }
+
+    /// On a socket that is connected already.
+    pub fn on(socket: TcpStream) -> Self {
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         Self { socket, buffer: Vec::new() }
@@ -79,6 +83,35 @@ impl Conn {
 
     pub fn send(&mut self, bytes: &[u8]) {
         self.socket.write_all(bytes).unwrap();
+    }
+
+    /// Sends as much as the other end still takes; false when it had closed.
+    pub fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.socket.write_all(bytes).is_ok()
+    }
+
+    /// Waits for the other end to close; false when it has not after twenty seconds. What came before is dropped.
+    pub fn closes(&mut self) -> bool {
+        let mut chunk = [0; 16 << 10];
+        loop {
+            match self.socket.read(&mut chunk) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(e) => return e.kind() == std::io::ErrorKind::ConnectionReset,
+            }
+        }
+    }
+
+    /// One whole answer with a known length; `None` when the connection broke.
+    pub fn try_answer(&mut self) -> Option<Answer> {
+        while !self.buffer.windows(4).any(|w| w == b"\r\n\r\n") {
+            let mut chunk = [0; 16 << 10];
+            match self.socket.read(&mut chunk) {
+                Ok(0) | Err(_) => return None,
+                Ok(n) => self.buffer.extend_from_slice(&chunk[..n]),
+            }
+        }
+        Some(self.answer())
     }
 
     /// Reads until `needle` has come; everything so far.

@@ -3,7 +3,7 @@
 use super::provider::Provider;
 use merido::app::Gateway;
 use merido::base::Secret;
-use merido::config::{RouteSpec, Settings};
+use merido::config::{AccessLog, RouteSpec, Settings};
 use merido::store::rows::{CreatedKey, KeySpec, LoggedRow, NewAccount};
 use merido::store::{Store, StoreConfig};
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ pub struct Setup {
 impl Setup {
     /// Nothing but defaults, a free port and two workers.
     pub fn new() -> Self {
-        let settings = Settings { port: 0, workers: 2, ..Settings::default() };
+        let settings = Settings { port: 0, workers: 2, access_log: AccessLog::Off, ..Settings::default() };
         Self { settings, accounts: Vec::new() }
     }
 
@@ -70,19 +70,31 @@ impl Setup {
         gateway
     }
 
-    /// Starts it in a directory that stays.
-    pub fn start_in(mut self, dir: &Path) -> TestGateway {
-        self.settings.data_dir = dir.to_owned();
+    /// Puts the accounts into a store in `dir`; the settings that belong to it.
+    pub fn prepare(mut self, dir: &Path) -> Settings {
+        dir.clone_into(&mut self.settings.data_dir);
         let store = Store::open(&StoreConfig::from(&self.settings)).unwrap();
         for account in self.accounts {
             block_on(store.add_account(account)).unwrap();
         }
-        let gateway = Gateway::start(self.settings).unwrap();
+        self.settings
+    }
+
+    /// Starts it in a directory that stays.
+    pub fn start_in(self, dir: &Path) -> TestGateway {
+        let settings = self.prepare(dir);
+        let store = Store::open(&StoreConfig::from(&settings)).unwrap();
+        let gateway = Gateway::start(settings).unwrap();
         TestGateway { addr: gateway.addr(), gateway: Some(gateway), store: Some(store), dir: None }
     }
 }
 
 impl TestGateway {
+    /// The control plane's own listener.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.gateway.as_ref().unwrap().admin_addr().unwrap()
+    }
+
     /// Makes a key and waits until the gateway knows it.
     pub fn key(&self, spec: KeySpec) -> String {
         let created = self.create_key(spec);
@@ -114,11 +126,9 @@ impl TestGateway {
         rows
     }
 
-    /// A metric's value.
+    /// A metric's value. Tests in one process share them: only differences of one's own names mean anything.
     pub fn metric(&self, name: &str) -> f64 {
-        let text = super::client::get(self.addr, "/metrics", "").text();
-        let line = text.lines().find(|line| line.starts_with(name) && line[name.len()..].starts_with([' ', '{']));
-        line.and_then(|line| line.rsplit_once(' ')?.1.parse().ok()).unwrap_or(0.0)
+        metric(self.addr, name)
     }
 
     /// Hands out the gateway itself, for tests of its end.
@@ -148,6 +158,13 @@ pub fn named(name: &str) -> KeySpec {
         budget_nanos: None,
         expires_ms: None,
     }
+}
+
+/// A metric's value at the gateway there; 0 when it has none of that name.
+pub fn metric(addr: SocketAddr, name: &str) -> f64 {
+    let text = super::client::get(addr, "/metrics", "").text();
+    let line = text.lines().find(|line| line.starts_with(name) && line[name.len()..].starts_with([' ', '{']));
+    line.and_then(|line| line.rsplit_once(' ')?.1.parse().ok()).unwrap_or(0.0)
 }
 
 /// Runs a future on this thread.

@@ -19,6 +19,8 @@ pub enum Script {
     Events(Vec<String>, Then),
     /// Bytes as they are, then the connection closes.
     Raw(Vec<u8>),
+    /// Bytes as they are, then nothing more without closing.
+    Part(Vec<u8>),
     /// Never answer.
     Stall,
     /// Close without a byte.
@@ -125,6 +127,11 @@ impl Provider {
     /// From now on.
     pub fn always(&self, script: Script) {
         *self.shared.always.lock() = script;
+    }
+
+    /// Scripts not yet used.
+    pub fn pending(&self) -> usize {
+        self.shared.scripts.lock().len()
     }
 
     /// All requests so far.
@@ -253,6 +260,10 @@ fn act(socket: &mut TcpStream, script: Script, shared: &Shared) -> std::io::Resu
         Script::Raw(bytes) => {
             socket.write_all(&bytes)?;
             Ok(false)
+        }
+        Script::Part(bytes) => {
+            socket.write_all(&bytes)?;
+            wait_for_hang_up(socket, shared, None)
         }
         Script::Stall => wait_for_hang_up(socket, shared, None),
         Script::Close => Ok(false),

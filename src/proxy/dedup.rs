@@ -1,0 +1,270 @@
+//! Identical requests become one call: who leads, who follows, who is answered from memory.
+//!
+//! Only where the request says so (`Idempotency-Key`, `x-merido-dedup: on`, temperature 0 under `auto`). A leader runs as
+//! a task of its own from the start: hyper drops a handler when its client leaves, and the followers must not be cut.
+//! When nobody listens any more the task is dropped, and with it the provider's work.
+
+use super::answer::Answer;
+use super::settle::{Outcome, Ticket};
+use super::{Proxy, Question, auth, replay, semantic};
+use crate::base::tasks::spawn;
+use crate::base::{Clock, Error, ErrorKind};
+use crate::config::DedupMode;
+use crate::dialect::errors::error_event;
+use crate::server::body::{Cut, Ending};
+use crate::server::{Body, Source};
+use crate::state::answer::Head;
+use crate::state::dedup::{Asked, Caller, Claim, Follower, Leader, Seat, Step};
+use crate::state::usage::CacheState;
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, response};
+use http_body::Body as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::sync::oneshot;
+
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+static X_MERIDO_DEDUP: HeaderName = HeaderName::from_static("x-merido-dedup");
+/// Longest `Idempotency-Key` taken.
+const KEY_MAX: usize = 256;
+
+/// What the leader's own client waits for: the head and a view of the body, or why there is none.
+type First = Result<(response::Parts, Option<Follower>), Error>;
+
+/// The request's claim, if it is to be shared at all; computed only then.
+pub(super) fn claim(proxy: &Proxy, question: &Question, ticket: &Ticket) -> Result<Option<Claim>, Error> {
+    let mode = proxy.shared.settings.dedup;
+    let headers = &question.parts.headers;
+    let wish = headers.get(&X_MERIDO_DEDUP).map(HeaderValue::as_bytes);
+    let named = headers.get(&IDEMPOTENCY_KEY);
+    let applies = match (mode, wish) {
+        (DedupMode::Off, _) | (_, Some(b"off")) => false,
+        (DedupMode::All, _) | (_, Some(b"on")) => true,
+        (DedupMode::Auto, _) => named.is_some() || question.peek.temperature_is_zero(),
+    };
+    // Who may not ask gets its refusal from routing.
+    if !applies || !may_share(ticket) {
+        return Ok(None);
+    }
+    if named.is_some_and(|key| key.is_empty() || key.len() > KEY_MAX) {
+        return Err(Error::malformed("`Idempotency-Key` must have 1 to 256 characters").param("Idempotency-Key"));
+    }
+    Ok(Some(proxy.shared.fingerprints.claim(&Asked {
+        caller: caller(ticket),
+        method: "POST",
+        path_and_query: path(question),
+        versions: &versions(headers),
+        idempotency_key: named.map(HeaderValue::as_bytes),
+        catalog_version: proxy.shared.directory.version(),
+        body: &question.body,
+    })))
+}
+
+/// Whether the caller may have this model at all: a kept answer must not outlive that right.
+pub(super) fn may_share(ticket: &Ticket) -> bool {
+    ticket.caller.key().is_none_or(|key| key.allows(&ticket.requested_model))
+}
+
+/// Who asks, as fingerprints name it.
+pub(super) fn caller(ticket: &Ticket) -> Caller {
+    match &ticket.caller {
+        auth::Caller::Key(key) => Caller::Key(key.id),
+        auth::Caller::Anonymous(addr) => Caller::Address(*addr),
+    }
+}
+
+/// Path and query, as the client wrote them.
+pub(super) fn path(question: &Question) -> &str {
+    question.parts.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str)
+}
+
+/// The headers that choose a version of a dialect.
+pub(super) fn versions(headers: &HeaderMap) -> [Option<&[u8]>; 3] {
+    ["anthropic-version", "anthropic-beta", "openai-beta"].map(|name| headers.get(name).map(HeaderValue::as_bytes))
+}
+
+/// Answers a request that may be shared.
+pub(super) async fn seated(
+    proxy: &Arc<Proxy>,
+    question: Question,
+    mut ticket: Ticket,
+    claim: &Claim,
+) -> Result<Response<Body>, Error> {
+    let mut follower = match proxy.shared.dedup.seat(claim, Clock::now()) {
+        Seat::Hit(kept) => {
+            ticket.cache = CacheState::Dedup;
+            return Ok(replay::whole(&kept, ticket));
+        }
+        Seat::Conflict => {
+            let error = Error::new(
+                ErrorKind::Unprocessable,
+                "this `Idempotency-Key` was used for another request; use a new one",
+            );
+            ticket.failed(error.status(), error.kind.code());
+            return Err(error.param("Idempotency-Key"));
+        }
+        Seat::Leader(leader) => return lead(proxy, question, ticket, leader).await,
+        Seat::Follower(follower) => follower,
+    };
+    loop {
+        match std::future::poll_fn(|cx| follower.poll_next(cx)).await {
+            Some(Step::Head(head)) => {
+                ticket.cache = CacheState::Dedup;
+                let response = replay::head(&head, &ticket);
+                let (status, left) = (head.status.as_u16(), length(&head.headers));
+                let events = head.stream();
+                let tail = Tail { follower, ticket: Some(ticket), status, left, endpoint: question.endpoint, events };
+                return Ok(response.map(|()| Body::stream(tail)));
+            }
+            // The leader failed before its first byte: this request makes the call.
+            Some(Step::LeaderGone(leader)) => return lead(proxy, question, ticket, leader).await,
+            Some(Step::Data(_)) => {}
+            Some(Step::Broken) | None => {
+                let error = Error::new(ErrorKind::UpstreamFailed, "the call this request was joined to broke off");
+                ticket.failed(error.status(), error.kind.code());
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// Makes the call in a task of its own and answers its client like a follower.
+async fn lead(proxy: &Arc<Proxy>, question: Question, ticket: Ticket, leader: Leader) -> Result<Response<Body>, Error> {
+    let (first, told) = oneshot::channel();
+    let endpoint = question.endpoint;
+    spawn("dedup leader", call(Arc::clone(proxy), question, ticket, leader, first));
+    let (parts, follower) = told.await.map_err(|_| Error::internal("the shared call ended without an answer"))??;
+    let Some(follower) = follower else {
+        return Err(Error::internal("the shared answer can't be followed"));
+    };
+    let (status, left) = (parts.status.as_u16(), length(&parts.headers));
+    let events = Head { status: parts.status, headers: parts.headers.clone() }.stream();
+    let mut response = Response::from_parts(parts, Body::empty());
+    response.headers_mut().remove(CONTENT_LENGTH);
+    let tail = Tail { follower, ticket: None, status, left, endpoint, events };
+    Ok(response.map(|_| Body::stream(tail)))
+}
+
+/// The leader's task. The ticket lives here: what the provider did is accounted for whoever still listens.
+async fn call(
+    proxy: Arc<Proxy>,
+    question: Question,
+    mut ticket: Ticket,
+    mut leader: Leader,
+    mut first: oneshot::Sender<First>,
+) {
+    let answered = {
+        let attempt = semantic::answer(&proxy, &question, &mut ticket);
+        tokio::pin!(attempt);
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(answer) = attempt.as_mut().poll(cx) {
+                return Poll::Ready(Some(answer));
+            }
+            // The client this was begun for has left, and nobody else came.
+            if first.poll_closed(cx).is_ready() && leader.poll_deserted(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            Poll::Pending
+        })
+        .await
+    };
+    let answer: Answer = match answered {
+        None => return,
+        Some(Err(error)) => {
+            ticket.failed(error.status(), error.kind.code());
+            // First our own client, then the next in line: it must not wait for the lead it is about to give away.
+            let _ = first.send(Err(error));
+            return leader.fail();
+        }
+        Some(Ok(answer)) => answer,
+    };
+    let (mut parts, mut body) =
+        answer.into_response(ticket, question.inject_usage(&proxy.shared.settings)).into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    leader.head(Head { status: parts.status, headers: replay::shared(&parts.headers) });
+    let _ = first.send(Ok((parts, leader.tail())));
+    loop {
+        let frame = std::future::poll_fn(|cx| {
+            if let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(cx) {
+                return Poll::Ready(Some(frame));
+            }
+            leader.poll_deserted(cx).map(|()| None)
+        });
+        match frame.await {
+            Some(Some(Ok(frame))) => {
+                if body.ending() == Ending::Broken {
+                    // Its last chunk says so in the leader's words; each listener is told in its own.
+                    return leader.fail();
+                }
+                if let Ok(data) = frame.into_data() {
+                    leader.push(data);
+                }
+            }
+            Some(None) if body.ending() == Ending::Whole => return leader.finish(Clock::now()),
+            Some(None) => return leader.finish_unkept(),
+            Some(Some(Err(_))) | None => return leader.fail(),
+        }
+    }
+}
+
+fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// A shared body on its way to one client.
+struct Tail {
+    follower: Follower,
+    /// A follower's; the leader's own client has none, its task settles.
+    ticket: Option<Ticket>,
+    status: u16,
+    left: Option<u64>,
+    endpoint: crate::dialect::Endpoint,
+    events: bool,
+}
+
+impl Source for Tail {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+        let nothing = crate::dialect::usage::Usage::default();
+        let mut step = std::task::ready!(self.follower.poll_next(cx));
+        if matches!(step, Some(Step::Head(_))) {
+            // The leader's own client has its head already.
+            step = std::task::ready!(self.follower.poll_next(cx));
+        }
+        let whole = match step {
+            Some(Step::Data(data)) => {
+                if let Some(left) = &mut self.left {
+                    *left = left.saturating_sub(data.len() as u64);
+                }
+                if self.left == Some(0)
+                    && let Some(ticket) = self.ticket.take()
+                {
+                    // hyper does not poll again after the last byte of a known length.
+                    ticket.done(self.status, Some(nothing), 0);
+                }
+                return Poll::Ready(Some(Ok(data)));
+            }
+            None => true,
+            Some(_) => false,
+        };
+        if whole {
+            if let Some(ticket) = self.ticket.take() {
+                ticket.done(self.status, Some(nothing), 0);
+            }
+            return Poll::Ready(None);
+        }
+        let error = Error::new(ErrorKind::UpstreamFailed, "the provider broke off in the middle of its answer");
+        if let Some(mut ticket) = self.ticket.take() {
+            let code = error.kind.code();
+            ticket.outcome = Outcome::Broken { error: code, usage: Some(nothing), completion_estimate: 0 };
+        }
+        Poll::Ready(Some(if self.events { Ok(error_event(self.endpoint, &error)) } else { Err(Cut) }))
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        self.left
+    }
+}
