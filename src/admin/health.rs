@@ -2,7 +2,7 @@
 
 use crate::base::tasks::{Drain, Phase};
 use crate::base::{Clock, Now};
-use crate::server::{Body, body};
+use crate::server::body::{self, Body};
 use crate::state::catalog::Directory;
 use hyper::{Response, StatusCode};
 use serde_json::json;

@@ -159,7 +159,8 @@ pub(super) async fn run<S, H>(
         .keep_alive(drain.phase() < Phase::Finish)
         .max_headers(128)
         .max_buf_size(128 << 10)
-        // Not `pipeline_flush`: with it the 400 to a head that can't be read would stay in the buffer.
+        // Not `pipeline_flush`: with it the 400 to a head that can't be read would stay in the buffer, and a body
+        // would be taken without end: a client that does not read would have its whole stream kept in our memory.
         .serve_connection(io, service);
     // The core's ticker wakes every connection when the phase of shutdown changes (`Alarms::wake_all`).
     Life { http, state, drain, told: false, hurried: false }.await;

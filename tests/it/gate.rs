@@ -316,7 +316,9 @@ fn an_error_before_any_provider_is_an_event_too() {
 fn a_reader_that_does_not_read_holds_nobody_up_and_is_told_of_its_gap() {
     // An answer without a provider: many requests in little time.
     let gateway = Setup::new().with(|s| s.demo = Some(true)).start();
-    let mut slow = Watch::open(&gateway, "");
+    let mut slow = Watch(Conn::open_narrow(gateway.addr));
+    slow.0.send(b"GET /api/events HTTP/1.1\r\nhost: gateway\r\n\r\n");
+    slow.0.read_until("retry: 1000");
     let name = "x".repeat(120);
     let body = br#"{"model":"demo/echo","messages":[{"role":"user","content":"hi"}]}"#;
     let addr = gateway.addr;

@@ -71,6 +71,16 @@ impl Conn {
         Self { socket, buffer: Vec::new() }
     }
 
+    /// The same with room for a few kilobytes only: what is not read soon stays with the sender.
+    pub fn open_narrow(addr: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(16 << 10).unwrap();
+        socket.connect(&addr.into()).unwrap();
+        let socket = TcpStream::from(socket);
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self { socket, buffer: Vec::new() }
+    }
+
     pub fn send(&mut self, bytes: &[u8]) {
         self.socket.write_all(bytes).unwrap();
     }
@@ -125,6 +135,7 @@ impl Conn {
             skipped += self.buffer.len() - keep;
             self.buffer.drain(..self.buffer.len() - keep);
             assert!(self.more() > 0, "the connection ended before `{needle}`");
+            assert!(!self.buffer.ends_with(b": beat\n\n\r\n"), "the stream fell silent before `{needle}`");
         }
         skipped
     }
