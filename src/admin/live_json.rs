@@ -86,8 +86,9 @@ mod tests {
     use super::*;
     use crate::base::{KeyId, RequestId};
     use crate::dialect::Dialect;
-    use crate::state::bus::{CacheUse, Tokens};
+    use crate::state::bus::Tokens;
     use crate::state::catalog::Key;
+    use crate::state::usage::CacheState;
     use std::sync::Arc;
 
     #[test]
@@ -124,7 +125,7 @@ mod tests {
         assert!(started["status"].is_null() && started["tokens"].is_null() && started["key_name"] == "na\"me");
         event.done = Some(Done {
             status: 200,
-            cache: CacheUse::Semantic,
+            cache: CacheState::Semantic,
             attempts: 2,
             tokens: Tokens { prompt: 1, completion: 2, cache_read: 3, cache_write: 4, reasoning: 5 },
             cost_nanos: Some(1_500_000),

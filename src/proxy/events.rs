@@ -7,7 +7,7 @@ use super::settle::{Ticket, cost};
 use crate::base::Clock;
 use crate::dialect::usage::Usage;
 use crate::routing::Target;
-use crate::state::bus::{CacheUse, Done, Event, Tokens};
+use crate::state::bus::{Done, Event, Tokens};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub(super) fn completed(ticket: &Ticket, took: Duration, status: u16, usage: &Us
         let price = ticket.target.as_ref().and_then(|target| target.model.known()?.price);
         let done = Done {
             status,
-            cache: CacheUse::Miss,
+            cache: ticket.cache,
             attempts: u16::try_from(ticket.attempts).unwrap_or(u16::MAX),
             tokens: tokens(usage),
             cost_nanos: price.map(|price| cost(&price, usage).max(0).cast_unsigned()),

@@ -6,6 +6,7 @@
 use crate::base::Dialect;
 use crate::base::RequestId;
 use crate::state::catalog::{Account, Key};
+use crate::state::usage::CacheState;
 use std::sync::Arc;
 
 /// One event. `started` until it is [`Event::done`].
@@ -39,7 +40,7 @@ pub struct Done {
     /// Status the client got; 499 when it left before one.
     pub status: u16,
     /// Where the answer came from.
-    pub cache: CacheUse,
+    pub cache: CacheState,
     /// Upstream calls made.
     pub attempts: u16,
     /// What was used.
@@ -69,29 +70,6 @@ pub struct Tokens {
     pub cache_write: u32,
     /// Of the answer: reasoning.
     pub reasoning: u32,
-}
-
-/// Where an answer came from; what `x-merido-cache` says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CacheUse {
-    /// The provider.
-    #[default]
-    Miss,
-    /// An identical request's answer.
-    Dedup,
-    /// A similar request's answer.
-    Semantic,
-}
-
-impl CacheUse {
-    /// As in the header and in events.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Miss => "miss",
-            Self::Dedup => "dedup",
-            Self::Semantic => "semantic",
-        }
-    }
 }
 
 impl Event {

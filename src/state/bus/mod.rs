@@ -14,7 +14,7 @@ mod ring;
 #[cfg(test)]
 mod tests;
 
-pub use event::{CacheUse, Done, Event, Tokens};
+pub use event::{Done, Event, Tokens};
 pub use position::Position;
 pub use ring::{Cursor, Next};
 
