@@ -28,7 +28,7 @@ pub struct BreakerSettings {
     pub auth_cooldown: Duration,
     /// Its cap.
     pub auth_cooldown_cap: Duration,
-    /// First lock of a model that an account may not use; doubles.
+    /// Lock of a model that an account may not use.
     pub model_lock: Duration,
     /// Lock after quota words without a reset.
     pub quota_lock: Duration,

@@ -313,7 +313,7 @@ pub static ROWS: &[Row] = &[
     row(
         "breaker.model_lock_seconds",
         "MERIDO_BREAKER_MODEL_LOCK_SECONDS",
-        "First lock of a model that an account may not use; doubles.",
+        "Lock of a model that an account may not use.",
         |s, v, _| put(&mut s.breaker.model_lock, v.some_seconds()),
     ),
     row(
