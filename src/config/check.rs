@@ -21,6 +21,11 @@ pub(super) fn across(loader: &mut Loader, serves: bool) {
 }
 
 fn secrets(loader: &mut Loader) {
+    let set = &loader.settings;
+    if set.database_url.is_some() && set.master_key.is_none() && set.master_key_path.is_none() {
+        let message = "instances that share a database share the master key: set master_key or master_key_path as well";
+        loader.complain("database_url", message);
+    }
     if let Some(key) = &loader.settings.master_key
         && STANDARD.decode(key.reveal()).map(|bytes| bytes.len()) != Ok(32)
     {

@@ -4,7 +4,7 @@
 //! On failure *every* mistake comes back, each with its key and source; none quotes a secret.
 
 use super::near::nearest;
-use super::table::{BARE_NOT_YET, NOT_YET, PROVIDER_KEYS, ROWS, Row};
+use super::table::{BARE, NOT_YET, PROVIDER_KEYS, ROWS, Row};
 use super::value::{Home, Raw};
 use super::{Settings, check};
 use crate::base::Secret;
@@ -96,6 +96,11 @@ pub fn load(inputs: &Inputs<'_>) -> Result<Loaded, Vec<Mistake>> {
     // Sorted, so that the same environment always gives the same list of mistakes.
     for (name, value) in inputs.env.iter().collect::<BTreeSet<_>>() {
         loader.variable(name, value);
+    }
+    for (bare, name) in BARE {
+        if let (Some(value), None) = (find(bare), find(name)) {
+            loader.setting(OsStr::new(bare), name, value);
+        }
     }
     for (name, provider) in PROVIDER_KEYS {
         if let Some(key) = find(name) {
@@ -217,20 +222,20 @@ impl Loader {
         if value.is_empty() || is_none_of_ours(&lossy, value) {
             return;
         }
-        if let Some((_, meant)) = BARE_NOT_YET.iter().find(|(bare, _)| *bare == lossy) {
-            let what = "is set, but not supported by this build yet; it is ignored";
-            return self.warnings.push(format!("{lossy} (which would mean {meant}) {what}"));
+        if lossy.starts_with("MERIDO_") {
+            self.setting(name, &lossy, value);
         }
-        if !lossy.starts_with("MERIDO_") {
-            return;
-        }
-        let source = Source::Env(lossy.clone().into_owned());
-        let Some(row) = ROWS.iter().find(|row| row.env == lossy) else {
-            if NOT_YET.iter().any(|(_, not_yet)| *not_yet == lossy) {
-                return self.refuse(&lossy, &source, "not supported by this build yet");
+    }
+
+    /// `value`, written under `name`, for the setting whose own name is `means`.
+    fn setting(&mut self, name: &OsStr, means: &str, value: &OsStr) {
+        let source = Source::Env(name.to_string_lossy().into_owned());
+        let Some(row) = ROWS.iter().find(|row| row.env == means) else {
+            if NOT_YET.iter().any(|(_, not_yet)| *not_yet == means) {
+                return self.refuse(means, &source, "not supported by this build yet");
             }
-            let message = unknown(&lossy, ROWS.iter().map(|row| row.env));
-            return self.refuse(&lossy, &source, message);
+            let message = unknown(means, ROWS.iter().map(|row| row.env));
+            return self.refuse(means, &source, message);
         };
         let Some(value) = value.to_str() else {
             self.broken.insert(row.key);

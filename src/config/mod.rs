@@ -38,6 +38,18 @@ pub struct Settings {
     pub admin_listen: Option<std::net::SocketAddr>,
     /// Embedded store and master key file.
     pub data_dir: PathBuf,
+    /// `postgres://…`; unset: the embedded store.
+    pub database_url: Option<Secret>,
+    /// Where instances share their state; unset: nowhere.
+    pub redis_url: Option<Secret>,
+    /// Of every key there.
+    pub redis_prefix: String,
+    /// Bound on any wait for Redis.
+    pub redis_deadline: Duration,
+    /// What limits do while Redis is away.
+    pub rate_limit_on_redis_down: OnRedisDown,
+    /// Instances to divide by before any other was seen.
+    pub expected_instances: Option<u32>,
     /// base64 of 32 bytes; seals provider secrets.
     pub master_key: Option<Secret>,
     /// Where the master key lies when it is not given; made with mode 0600 when absent.
@@ -112,6 +124,17 @@ pub struct Settings {
     pub env_accounts: Vec<(String, Secret)>,
 }
 
+/// What limits do while Redis is away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnRedisDown {
+    /// Admit, and count what was admitted so.
+    Open,
+    /// This instance's part of the limit: limit ÷ instances last known.
+    Local,
+    /// Refuse.
+    Closed,
+}
+
 /// When identical requests become one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DedupMode {
@@ -178,6 +201,12 @@ impl Default for Settings {
             port: 8788,
             admin_listen: None,
             data_dir: std::env::home_dir().unwrap_or_default().join(".merido"),
+            database_url: None,
+            redis_url: None,
+            redis_prefix: "merido".to_owned(),
+            redis_deadline: Duration::from_millis(25),
+            rate_limit_on_redis_down: OnRedisDown::Open,
+            expected_instances: None,
             master_key: None,
             master_key_path: None,
             dashboard_password_hash: None,

@@ -3,7 +3,7 @@
 //! The loader knows no setting but these; tests hold `config/default.toml` and `docs/SETTINGS.md` against them.
 
 use super::value::{Home, Raw, Reasons};
-use super::{AccessLog, DedupMode, SemanticMode, Settings, StreamUsage, routes};
+use super::{AccessLog, DedupMode, OnRedisDown, SemanticMode, Settings, StreamUsage, routes};
 use crate::base::Secret;
 use crate::base::telemetry::LogFormat;
 
@@ -40,20 +40,21 @@ fn some<T>(slot: &mut Option<T>, read: Result<T, String>) -> Result<(), Reasons>
     put(slot, read.map(Some))
 }
 
-/// Named by the documentation, but not built yet: refused instead of ignored. (Key in a file, name in the environment.)
-pub(super) const NOT_YET: &[(&str, &str)] = &[
-    ("database_url", "MERIDO_DATABASE_URL"),
-    ("redis_url", "MERIDO_REDIS_URL"),
-    ("redis_prefix", "MERIDO_REDIS_PREFIX"),
-    ("redis_deadline_ms", "MERIDO_REDIS_DEADLINE_MS"),
-    ("rate_limit_on_redis_down", "MERIDO_RATE_LIMIT_ON_REDIS_DOWN"),
-    ("expected_instances", "MERIDO_EXPECTED_INSTANCES"),
-    ("log_bodies", "MERIDO_LOG_BODIES"),
-];
+/// A key prefix: what no tool mistakes for a pattern, a hash tag or another key's part.
+fn prefix(text: String) -> Result<String, String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if text.len() <= 64 && text.bytes().all(plain) {
+        Ok(text)
+    } else {
+        Err("must be at most 64 letters, digits, dots, dashes and underscores".to_owned())
+    }
+}
 
-/// Hosting platforms set these by themselves: a warning, no refusal. (Name, the `MERIDO_*` name that means it.)
-pub(super) const BARE_NOT_YET: &[(&str, &str)] =
-    &[("DATABASE_URL", "MERIDO_DATABASE_URL"), ("REDIS_URL", "MERIDO_REDIS_URL")];
+/// Named by the documentation, but not built yet: refused instead of ignored. (Key in a file, name in the environment.)
+pub(super) const NOT_YET: &[(&str, &str)] = &[("log_bodies", "MERIDO_LOG_BODIES")];
+
+/// Hosting platforms set these by themselves: they count where the `MERIDO_*` name is not set. (Name, what it means.)
+pub(super) const BARE: &[(&str, &str)] = &[("DATABASE_URL", "MERIDO_DATABASE_URL"), ("REDIS_URL", "MERIDO_REDIS_URL")];
 
 /// Bare keys of providers that become accounts: (name in the environment, provider).
 pub(super) const PROVIDER_KEYS: &[(&str, &str)] = &[
@@ -80,6 +81,43 @@ pub static ROWS: &[Row] = &[
     row("data_dir", "MERIDO_DATA_DIR", "Where the embedded store and the master key file lie.", |s, v, home| {
         put(&mut s.data_dir, v.path(home))
     }),
+    secret(
+        "database_url",
+        "MERIDO_DATABASE_URL",
+        "`postgres://…`: the store of several instances; TLS by `sslmode`. Unset: the embedded store. `DATABASE_URL` \
+         counts, too.",
+        |s, v, _| some(&mut s.database_url, v.text().map(Secret::new)),
+    ),
+    secret(
+        "redis_url",
+        "MERIDO_REDIS_URL",
+        "What instances share. `redis://`, `rediss://` (TLS), `unix://`; several nodes of a Redis Cluster apart by \
+         commas. Unset: off. `REDIS_URL` counts, too.",
+        |s, v, _| some(&mut s.redis_url, v.text().map(Secret::new)),
+    ),
+    row("redis_prefix", "MERIDO_REDIS_PREFIX", "Key prefix; several deployments may share one Redis.", |s, v, _| {
+        put(&mut s.redis_prefix, v.text().and_then(prefix))
+    }),
+    row("redis_deadline_ms", "MERIDO_REDIS_DEADLINE_MS", "Bound on any wait for Redis, in milliseconds.", |s, v, _| {
+        let millis = v.whole(1, 10_000_u32);
+        put(&mut s.redis_deadline, millis.map(|ms| std::time::Duration::from_millis(ms.into())))
+    }),
+    row(
+        "rate_limit_on_redis_down",
+        "MERIDO_RATE_LIMIT_ON_REDIS_DOWN",
+        "What limits do while Redis is away: `open` admits, `local` divides the limit by the instances last known, \
+         `closed` refuses.",
+        |s, v, _| {
+            let choices = [("open", OnRedisDown::Open), ("local", OnRedisDown::Local), ("closed", OnRedisDown::Closed)];
+            put(&mut s.rate_limit_on_redis_down, v.choice(&choices))
+        },
+    ),
+    row(
+        "expected_instances",
+        "MERIDO_EXPECTED_INSTANCES",
+        "Instances to divide by under `local` before any other was ever seen.",
+        |s, v, _| some(&mut s.expected_instances, v.whole(1, 10_000_u32)),
+    ),
     secret(
         "master_key",
         "MERIDO_MASTER_KEY",

@@ -44,11 +44,14 @@ fn unknown_names_are_refused_with_a_hint() {
 
 #[test]
 fn what_is_not_built_yet_is_not_ignored() {
-    for name in ["MERIDO_REDIS_URL", "MERIDO_DATABASE_URL", "MERIDO_RATE_LIMIT_ON_REDIS_DOWN"] {
-        refused(&[(name, "redis://:hunter2@host")], &[name, "not supported by this build yet"]);
-    }
-    let lines = in_lines(&from_file("redis_url = 'redis://:hunter2@host'").unwrap_err());
-    assert!(lines.contains("not supported") && !lines.contains("hunter2"), "{lines}");
+    refused(&[("MERIDO_LOG_BODIES", "true")], &["MERIDO_LOG_BODIES", "not supported by this build yet"]);
+}
+
+#[test]
+fn a_shared_store_needs_the_shared_key() {
+    refused(&[("MERIDO_DATABASE_URL", "postgres://u:hunter2@db/m")], &["database_url", "share the master key"]);
+    refused(&[("DATABASE_URL", "postgres://u@db/m")], &["environment variable DATABASE_URL", "master_key"]);
+    refused(&[("MERIDO_REDIS_PREFIX", "a{b}")], &["redis_prefix", "letters"]);
 }
 
 #[test]
