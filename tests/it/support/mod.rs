@@ -5,8 +5,8 @@ pub mod client;
 pub mod dialects;
 pub mod gateway;
 pub mod process;
-
 pub mod provider;
+pub mod redis;
 pub mod tls;
 
 use std::time::{Duration, Instant};
