@@ -3,7 +3,7 @@
 //! Stands alone, so that the library's own tests can use it, too. The process is killed when its handle drops.
 
 #![allow(clippy::disallowed_methods, reason = "a test waits for a server by the wall clock")]
-#![allow(dead_code, reason = "each of the two test binaries uses its own part")]
+#![allow(unreachable_pub, dead_code, reason = "each of the two test binaries uses its own part")]
 
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
