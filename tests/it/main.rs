@@ -16,6 +16,7 @@ mod cli;
 mod dedup;
 mod disconnect;
 mod docker;
+mod early;
 mod edge;
 mod fallback;
 mod gate;
