@@ -86,7 +86,7 @@ fn half_a_body_that_was_enough_for_its_answer_leaves_the_connection_alive() {
         file.len() + 100_000
     );
     for _ in 0..2 {
-        let answer = late(&mut conn, &[head.as_bytes(), &file].concat(), &[b'x'; 100_000]);
+        let answer = late(&mut conn, &[head.as_bytes(), &file].concat(), &vec![b'x'; 100_000]);
         assert!(answer.status == 400 && answer.text().contains("64 KiB"), "{}", answer.text());
         assert_eq!(answer.header("connection"), None);
         lives(&mut conn);
@@ -115,7 +115,7 @@ fn a_client_that_reads_only_after_it_has_sent_all_finds_its_answer() {
     let mut conn = Conn::open(gateway.addr);
     conn.send(b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nbad header\r\n\r\n");
     for _ in 0..20 {
-        assert!(conn.try_send(&[b' '; 100_000]));
+        assert!(conn.try_send(&vec![b' '; 100_000]));
     }
     assert_eq!(conn.answer().status, 400);
     assert!(conn.ends());
@@ -147,7 +147,7 @@ fn a_body_without_end_is_cut_off_and_costs_no_memory() {
     let dir = tempfile::tempdir().unwrap();
     let gateway = Process::start(dir.path(), &[("MERIDO_REQUIRE_API_KEY", "true")]);
     // The allocator's first touch of its pages is not what is measured.
-    let chunk = [b"10000\r\n", &[b' '; 0x10000][..], b"\r\n"].concat();
+    let chunk = [b"10000\r\n".to_vec(), vec![b' '; 0x10000], b"\r\n".to_vec()].concat();
     let endless = |least: usize| {
         let mut conn = Conn::open(gateway.addr);
         let head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n";
