@@ -6,6 +6,7 @@ pub mod alarms;
 pub mod clock;
 pub mod dialect;
 pub mod error;
+pub mod hatch;
 pub mod ids;
 pub mod metrics;
 pub mod seal;

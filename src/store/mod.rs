@@ -4,6 +4,7 @@
 //! or an account's secret in the clear. Nothing on a request's path calls in here: the catalog comes out by `refresh`,
 //! usage goes in by `writer`. When the store is away both wait and retry; known keys go on working.
 
+pub mod audit;
 mod embedded;
 mod error;
 mod master;
