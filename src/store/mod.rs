@@ -8,10 +8,12 @@ pub mod audit;
 mod embedded;
 mod error;
 mod master;
+pub mod query;
 pub mod refresh;
 pub mod retention;
 pub mod rows;
 mod usage;
+pub mod usage_query;
 pub mod validate;
 pub mod writer;
 
