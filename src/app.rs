@@ -3,9 +3,10 @@
 //! The one room that sees the whole house. Nothing is decided here but who gets what.
 
 mod cores;
+mod probe;
 mod sweeps;
 
-use crate::admin::{Admin, AdminParts, Health, LiveBus};
+use crate::admin::{Admin, AdminParts, Health, LiveBus, instance_name};
 use crate::base::ids::RequestIds;
 use crate::base::tasks::{self, DrainSwitch, Phase, Tasks};
 use crate::base::telemetry::{self, LogFormat};
@@ -18,8 +19,10 @@ use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
 use crate::state::catalog::Directory;
 use crate::state::dedup::{Dedup, Fingerprints};
+use crate::state::delta::Delta;
 use crate::state::limiter::Limiter;
 use crate::state::outbox::Outbox;
+use crate::state::peers::Peers;
 use crate::state::throttle::Throttle;
 use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
@@ -173,6 +176,8 @@ struct Parts {
     unknown: Arc<UnknownKeys>,
     switch: DrainSwitch,
     permits: Arc<Permits>,
+    /// Published into by whoever hears of other instances.
+    peers: Arc<Peers>,
     serving: Arc<AtomicBool>,
     upstream: ClientConfig,
     tls: Option<Arc<Tls>>,
@@ -199,6 +204,7 @@ impl Parts {
             // Only its count of strikes is used: all keys are in memory, so no answer needs remembering.
             unknown: Arc::new(UnknownKeys::new(Duration::ZERO)),
             permits: Arc::new(Permits::new(settings.max_connections)),
+            peers: Arc::default(),
             serving: Arc::default(),
             switch: DrainSwitch::new(),
             epoch: seal::random_u64().map_err(|e| e.to_string())?,
@@ -240,7 +246,8 @@ impl Parts {
             }
         }
         let live = LiveBus::new(Bus::new(self.epoch, listeners.len()));
-        let admin = match self.admin(live.clone()) {
+        let outbox = Outbox::closed();
+        let admin = match self.admin(live.clone(), outbox.clone()) {
             Ok(admin) => Arc::new(admin),
             Err(error) => {
                 let _ = ready.send(Err(error.to_string()));
@@ -276,7 +283,7 @@ impl Parts {
             dedup: Arc::clone(&self.dedup),
             semantic,
             fingerprints: Fingerprints::new(self.dedup_key),
-            outbox: Outbox::closed(),
+            outbox,
             limits: proxy::default_limits(&self.settings),
             no_model: Arc::from("-"),
             access,
@@ -320,16 +327,28 @@ impl Parts {
         tracing::info!("ended");
     }
 
-    fn admin(&self, live: LiveBus) -> Result<Admin, crate::base::Error> {
+    fn admin(&self, live: LiveBus, outbox: Outbox<Delta>) -> Result<Admin, crate::base::Error> {
+        let peers = Arc::clone(&self.peers);
         let health = Health {
-            instance: format!("{:012x}", self.epoch & 0xffff_ffff_ffff),
+            instance: instance_name(self.epoch),
             started: Clock::now(),
             directory: Arc::clone(&self.directory),
             drain: self.switch.drain(),
+            peers: Arc::clone(&peers),
             serving: Arc::clone(&self.serving),
         };
-        let (settings, store) = (Arc::clone(&self.settings), self.store.clone());
-        Admin::new(AdminParts { settings, store, throttle: Arc::clone(&self.throttle), live, health })
+        let probe = probe::Probe { directory: Arc::clone(&self.directory), upstream: self.upstream.clone() };
+        Admin::new(AdminParts {
+            settings: Arc::clone(&self.settings),
+            store: self.store.clone(),
+            throttle: Arc::clone(&self.throttle),
+            budgets: Arc::clone(&self.budgets),
+            outbox,
+            peers,
+            test: Arc::new(probe),
+            live,
+            health,
+        })
     }
 
     fn swept(&self) -> sweeps::Swept {

@@ -44,9 +44,14 @@ pub(super) struct Note {
 }
 
 impl Asked<'_> {
+    /// What stands in the path's nth braces.
+    pub(super) fn param(&self, n: usize) -> &str {
+        self.params.get(n).map_or("", String::as_str)
+    }
+
     /// The first thing in braces as an id. What is no id names nothing.
     pub(super) fn id<T: FromStr>(&self, what: &str) -> Result<T, Error> {
-        let text = self.params.first().map_or("", String::as_str);
+        let text = self.param(0);
         text.parse().map_err(|_| {
             let shown: String = text.chars().take(64).collect();
             Error::new(ErrorKind::NotFound, format!("there is no {what} `{shown}`"))

@@ -3,7 +3,7 @@
 //! A derived parser would stop at "invalid type at line 1": here a program reads which field to mend.
 
 use super::asked::wrong;
-use crate::base::{Error, ErrorKind};
+use crate::base::Error;
 use serde_json::{Map, Number, Value};
 
 /// A body's fields; each is taken once.
@@ -171,14 +171,10 @@ impl From<Map<String, Value>> for Fields {
     }
 }
 
-/// 400: the body is no JSON.
-pub(super) fn field_of(error: &Error) -> Option<&str> {
-    (error.kind == ErrorKind::Unprocessable).then(|| error.param.as_deref()).flatten()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::ErrorKind;
 
     fn fields(text: &str) -> Fields {
         Fields::parse(text.as_bytes()).unwrap()
@@ -205,7 +201,8 @@ mod tests {
             let mut body = fields(text);
             let read = body.take::<u32>("rpm").map(drop).and_then(|()| body.take::<Vec<String>>("models").map(drop));
             let error = read.and_then(|()| body.done()).unwrap_err();
-            field_of(&error).map(str::to_owned)
+            assert_eq!(error.kind, ErrorKind::Unprocessable);
+            error.param.map(std::borrow::Cow::into_owned)
         };
         for (text, field) in [
             (r#"{"rpm":"x"}"#, "rpm"),

@@ -75,6 +75,9 @@ pub(super) enum Op {
     Models,
     Providers,
     Cluster,
+    Logs,
+    Log,
+    Usage,
     Audit,
     OpenApi,
 }
@@ -169,6 +172,13 @@ pub(super) const ROUTES: &[Route] = &[
     route("GET", "/api/models", Op::Models, "What can be asked for").gives("Models"),
     route("GET", "/api/providers", Op::Providers, "Providers an account can be with").gives("Providers"),
     route("GET", "/api/cluster", Op::Cluster, "Instances, Redis, lag, leases").gives("Cluster"),
+    route("GET", "/api/logs", Op::Logs, "The request log, newest first").gives("LogPage").asks(&[
+        "limit", "cursor", "provider", "model", "key_id", "status", "since", "until", "q",
+    ]),
+    route("GET", "/api/logs/{request_id}", Op::Log, "One request, with its attempts").gives("Log").also(&[404]),
+    route("GET", "/api/usage", Op::Usage, "Totals, exact, by what is asked for")
+        .gives("Usage")
+        .asks(&["by", "since", "until", "format"]),
     route("GET", "/api/audit", Op::Audit, "Who changed what, newest first").gives("AuditPage").asks(PAGED),
     route("GET", "/api/openapi.json", Op::OpenApi, "This document").gives("OpenApi"),
 ];
