@@ -45,26 +45,28 @@ impl Admin {
         let base_url: Option<String> = fields.maybe("base_url")?;
         let label = fields.maybe("label")?;
         let weight = fields.maybe("weight")?.unwrap_or(1);
-        let (dialect, auth, http2) = (fields.maybe::<String>("dialect")?, fields.maybe::<String>("auth")?, fields.maybe("http2")?);
+        let (dialect, auth, http2) =
+            (fields.maybe::<String>("dialect")?, fields.maybe::<String>("auth")?, fields.maybe("http2")?);
         fields.done()?;
         let define = match dialect {
             Some(name) => {
-                let dialect = Dialect::from_name(&name)
-                    .ok_or_else(|| wrong("dialect", "must be openai, anthropic or gemini"))?;
+                let dialect =
+                    Dialect::from_name(&name).ok_or_else(|| wrong("dialect", "must be openai, anthropic or gemini"))?;
                 if base_url.is_none() {
                     return Err(wrong("base_url", "is missing: a provider outside the catalogue needs one"));
                 }
                 let auth = match auth {
-                    Some(name) => auth_from_name(&name).ok_or_else(|| {
-                        wrong("auth", "must be bearer, x-api-key, x-goog-api-key, api-key or none")
-                    })?,
+                    Some(name) => auth_from_name(&name)
+                        .ok_or_else(|| wrong("auth", "must be bearer, x-api-key, x-goog-api-key, api-key or none"))?,
                     None => usual_auth(dialect),
                 };
                 let (name, http2) = (provider.clone(), http2.unwrap_or(false));
                 Some(CustomProvider { name, dialect, auth, http2, base_url: base_url.clone() })
             }
             None if auth.is_some() => return Err(wrong("auth", "only together with a dialect: it defines a provider")),
-            None if http2.is_some() => return Err(wrong("http2", "only together with a dialect: it defines a provider")),
+            None if http2.is_some() => {
+                return Err(wrong("http2", "only together with a dialect: it defines a provider"));
+            }
             None => None,
         };
         let new = NewAccount { provider, label, base_url, weight, secret: Secret::new(secret), define };
@@ -131,7 +133,10 @@ impl Admin {
         let mut fields = asked.fields;
         let model: Option<String> = fields.maybe("model")?;
         fields.done()?;
-        if model.as_ref().is_some_and(|model| model.is_empty() || model.len() > 256 || model.chars().any(char::is_control)) {
+        if model
+            .as_ref()
+            .is_some_and(|model| model.is_empty() || model.len() > 256 || model.chars().any(char::is_control))
+        {
             return Err(wrong("model", "must be 1 to 256 characters, no control characters"));
         }
         let tested = self.test.test(id, model.as_deref()).await?;

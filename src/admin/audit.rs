@@ -41,7 +41,10 @@ impl Admin {
         let (limit, cursor) = (query.limit()?, query.text("cursor"));
         query.done()?;
         let before = cursor.map(|text| {
-            text.parse::<u64>().ok().filter(|seq| *seq < 1 << 62).ok_or_else(|| wrong("cursor", "is none that an earlier page gave"))
+            text.parse::<u64>()
+                .ok()
+                .filter(|seq| *seq < 1 << 62)
+                .ok_or_else(|| wrong("cursor", "is none that an earlier page gave"))
         });
         let mut rows = self.store.audit_rows(before.transpose()?, limit + 1).await.map_err(|e| refused(&e))?;
         let more = rows.len() > limit as usize;

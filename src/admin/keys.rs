@@ -89,7 +89,9 @@ impl Admin {
         let mut shown = limits(info);
         shown.insert("id".to_owned(), info.id.to_string().into());
         shown.insert("created_at".to_owned(), rfc3339(info.created_ms).into());
-        shown.insert("spent_usd".to_owned(), dollars(self.budgets.spent(info.id)).into());
+        // Only what has a budget is counted against one; all else is in `/api/usage`.
+        let spent = info.spec.budget_nanos.map(|_| dollars(self.budgets.spent(info.id)));
+        shown.insert("spent_usd".to_owned(), spent.into());
         Value::Object(shown)
     }
 

@@ -181,11 +181,7 @@ impl Admin {
             routes::Body::Fields(_) => input::bytes(headers, incoming).await?,
             routes::Body::Maybe(_) => input::bytes_or_none(headers, incoming).await?,
         };
-        let begun = if route.repeatable {
-            self.begin(&operator, headers, path, &bytes).await?
-        } else {
-            Begun::Plain
-        };
+        let begun = if route.repeatable { self.begin(&operator, headers, path, &bytes).await? } else { Begun::Plain };
         let once = match begun {
             Begun::Done(response) => return Ok(response),
             Begun::First(once) => Some(once),
@@ -246,9 +242,7 @@ impl Admin {
             Op::Events => Ok(self.events(*asked.operator, asked.headers).into()),
             Op::Cooldowns => Ok(cooldowns::list(&self.directory)),
             Op::Unlock => cooldowns::unlock(&self.directory, &self.outbox, asked.param(0)),
-            Op::UnlockModel => {
-                cooldowns::unlock_model(&self.directory, &self.outbox, asked.param(0), asked.param(1))
-            }
+            Op::UnlockModel => cooldowns::unlock_model(&self.directory, &self.outbox, asked.param(0), asked.param(1)),
             Op::Models => Ok(self.models()),
             Op::Providers => self.providers().await,
             Op::Cluster => Ok(self.cluster()),

@@ -132,7 +132,11 @@ fn in_path(route: &Route, name: &str) -> Value {
         ("logs", _) => "^req_[0-9a-f]{22,28}$",
         _ => "",
     };
-    let schema = if pattern.is_empty() { json!({ "type": "string", "minLength": 1 }) } else { json!({ "type": "string", "pattern": pattern }) };
+    let schema = if pattern.is_empty() {
+        json!({ "type": "string", "minLength": 1 })
+    } else {
+        json!({ "type": "string", "pattern": pattern })
+    };
     json!({ "name": name, "in": "path", "required": true, "schema": schema })
 }
 

@@ -79,7 +79,9 @@ mod tests {
 
     #[test]
     fn what_is_wrong_names_its_parameter() {
-        for (text, name) in [("limit=0", "limit"), ("limit=x", "limit"), ("a=1&a=2", "a"), ("lmit=1", "lmit"), ("q=%00", "q")] {
+        for (text, name) in
+            [("limit=0", "limit"), ("limit=x", "limit"), ("a=1&a=2", "a"), ("lmit=1", "lmit"), ("q=%00", "q")]
+        {
             let error = Query::parse(text).and_then(|mut query| query.limit().and_then(|_| query.done())).unwrap_err();
             assert_eq!(error.param.as_deref(), Some(name), "{text}");
         }

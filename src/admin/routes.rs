@@ -96,18 +96,25 @@ const PAGED: &[&str] = &["limit", "cursor"];
 /// All of them. Literal paths stand before those whose braces would take them in.
 pub(super) const ROUTES: &[Route] = &[
     route("POST", "/api/login", Op::Login, "Log in").takes(Fields("Login")).gives("Session").also(&[401, 409]),
-    route("POST", "/api/logout", Op::Logout, "End this session, or all of them").takes(Maybe("Logout")).gives("LoggedOut"),
+    route("POST", "/api/logout", Op::Logout, "End this session, or all of them")
+        .takes(Maybe("Logout"))
+        .gives("LoggedOut"),
     route("GET", "/api/me", Op::Me, "Who asks, and what they may do").gives("Me"),
     route("GET", "/api/keys", Op::Keys, "API keys").gives("KeyPage").asks(PAGED),
     route("POST", "/api/keys", Op::KeyAdd, "Make a key; the answer holds the only copy of it")
         .takes(Fields("KeyNew"))
         .makes("KeyMade"),
     route("GET", "/api/keys/{id}", Op::Key, "One key").gives("Key").one(),
-    route("PATCH", "/api/keys/{id}", Op::KeyChange, "Change what a key may do: what is left out stays, null is the default")
-        .takes(Fields("KeyChange"))
-        .gives("Key")
-        .one()
-        .published(),
+    route(
+        "PATCH",
+        "/api/keys/{id}",
+        Op::KeyChange,
+        "Change what a key may do: what is left out stays, null is the default",
+    )
+    .takes(Fields("KeyChange"))
+    .gives("Key")
+    .one()
+    .published(),
     route("DELETE", "/api/keys/{id}", Op::KeyRemove, "Revoke a key").removes(),
     route("POST", "/api/keys/{id}/rotate", Op::KeyRotate, "Give a key a new secret; the old one stops")
         .gives("KeyMade")
@@ -172,9 +179,9 @@ pub(super) const ROUTES: &[Route] = &[
     route("GET", "/api/models", Op::Models, "What can be asked for").gives("Models"),
     route("GET", "/api/providers", Op::Providers, "Providers an account can be with").gives("Providers"),
     route("GET", "/api/cluster", Op::Cluster, "Instances, Redis, lag, leases").gives("Cluster"),
-    route("GET", "/api/logs", Op::Logs, "The request log, newest first").gives("LogPage").asks(&[
-        "limit", "cursor", "provider", "model", "key_id", "status", "since", "until", "q",
-    ]),
+    route("GET", "/api/logs", Op::Logs, "The request log, newest first")
+        .gives("LogPage")
+        .asks(&["limit", "cursor", "provider", "model", "key_id", "status", "since", "until", "q"]),
     route("GET", "/api/logs/{request_id}", Op::Log, "One request, with its attempts").gives("Log").also(&[404]),
     route("GET", "/api/usage", Op::Usage, "Totals, exact, by what is asked for")
         .gives("Usage")

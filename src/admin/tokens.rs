@@ -32,6 +32,8 @@ impl Admin {
         }
         let expires_ms = ttl.map(|seconds| Clock::unix_ms() + seconds * 1000);
         let (row, plain) = self.store.create_token(&name, scope, expires_ms).await.map_err(|e| refused(&e))?;
+        // So that it works as soon as it was answered.
+        self.gate.forget().await?;
         let mut answer = shown(&row);
         answer["token"] = plain.reveal().into();
         let detail = json!({ "name": name, "scope": scope.name(), "expires_at": expires_ms.map(rfc3339) });

@@ -96,7 +96,8 @@ fn columns(by: &[UsageBy], row: &UsageRow) -> Vec<(&'static str, Value)> {
 }
 
 fn shown(by: &[UsageBy], row: &UsageRow) -> Value {
-    let mut out: Map<String, Value> = columns(by, row).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let mut out: Map<String, Value> =
+        columns(by, row).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     if let Value::Object(sums) = sums(&row.counts) {
         out.extend(sums);
     }

@@ -104,7 +104,8 @@ impl Embedded {
                 })
                 .optional()?;
             let (request, answer) = found.ok_or_else(|| bad_row("no request that just was there"))?;
-            let request = request.try_into().map_err(|_| bad_row("a repeatable request with a hash of another size"))?;
+            let request =
+                request.try_into().map_err(|_| bad_row("a repeatable request with a hash of another size"))?;
             Ok(match answer {
                 Some(answer) => Repeat::Answered { request, answer },
                 None => Repeat::Pending { request },

@@ -8,7 +8,8 @@ use crate::store::error::{Result, StoreError};
 use crate::store::rows::{KeyInfo, KeySpec};
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
-pub(super) const COLUMNS: &str = "id, name, rpm, burst, tpm, max_parallel, models, budget_nanos, expires_ms, created_ms";
+pub(super) const COLUMNS: &str =
+    "id, name, rpm, burst, tpm, max_parallel, models, budget_nanos, expires_ms, created_ms";
 
 /// Changes a key's spec inside the transaction, so that two changes at once both hold.
 pub(crate) type Change = Box<dyn FnOnce(&mut KeySpec) -> Result<()> + Send>;

@@ -71,10 +71,26 @@ fn every_change_and_login_is_told_with_who_and_from_where() {
     assert_eq!(
         actions,
         [
-            "login.failed", "login", "key.create", "key.change", "key.rotate", "key.revoke", "account.create",
-            "account.change", "account.remove", "virtual_model.create", "virtual_model.change",
-            "virtual_model.toggle", "virtual_model.reorder", "virtual_model.remove", "token.create", "key.create",
-            "token.revoke", "cooldown.unlock", "logout", "login",
+            "login.failed",
+            "login",
+            "key.create",
+            "key.change",
+            "key.rotate",
+            "key.revoke",
+            "account.create",
+            "account.change",
+            "account.remove",
+            "virtual_model.create",
+            "virtual_model.change",
+            "virtual_model.toggle",
+            "virtual_model.reorder",
+            "virtual_model.remove",
+            "token.create",
+            "key.create",
+            "token.revoke",
+            "cooldown.unlock",
+            "logout",
+            "login",
         ]
     );
     assert_eq!((&rows[0]["actor"]["kind"], &rows[0]["address"]), (&json!("nobody"), &json!("192.0.2.7")));

@@ -9,12 +9,20 @@ use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
 
+/// Head and body of the last request the provider got.
+fn last(provider: &Provider) -> String {
+    let seen = provider.seen();
+    let last = seen.last().unwrap();
+    format!("{}{}", last.head, String::from_utf8_lossy(&last.body))
+}
+
 #[test]
 fn an_account_serves_as_soon_as_it_is_made_and_its_secret_is_never_shown() {
     let provider = Provider::new(chat("hello"));
     let gateway = Setup::new().with(|s| s.env_accounts = vec![("groq".to_owned(), Secret::new("sk-env"))]).start();
     let operator = Operator::anybody(&gateway);
-    let asked = json!({"provider": "mine", "api_key": "sk-secret-1", "base_url": provider.openai_url(), "dialect": "openai"});
+    let asked =
+        json!({"provider": "mine", "api_key": "sk-secret-1", "base_url": provider.openai_url(), "dialect": "openai"});
     let made = operator.send("POST", "/api/accounts", &asked);
     assert_eq!(made.status, 201, "{}", made.text());
     let account = made.json();
@@ -22,13 +30,16 @@ fn an_account_serves_as_soon_as_it_is_made_and_its_secret_is_never_shown() {
     assert_eq!((&account["dialect"], &account["source"]), (&json!("openai"), &json!("store")));
     let question = br#"{"model":"mine/any","messages":[{"role":"user","content":"hi"}]}"#;
     assert_eq!(post(gateway.addr, CHAT, "", question).status, 200);
-    assert!(provider.last().contains("sk-secret-1"), "its credential went out");
+    assert!(last(&provider).contains("sk-secret-1"), "its credential went out");
 
     let path = format!("/api/accounts/{}", account["id"].as_str().unwrap());
     let changed = operator.told("PATCH", &path, &json!({"label": "b", "weight": 7, "api_key": "sk-secret-2"}), 200);
-    assert_eq!((&changed["label"], &changed["weight"], &changed["base_url"]), (&json!("b"), &json!(7), &asked["base_url"]));
+    assert_eq!(
+        (&changed["label"], &changed["weight"], &changed["base_url"]),
+        (&json!("b"), &json!(7), &asked["base_url"])
+    );
     assert_eq!(post(gateway.addr, CHAT, "", question).status, 200);
-    assert!(provider.last().contains("sk-secret-2"));
+    assert!(last(&provider).contains("sk-secret-2"));
     assert_eq!(operator.told("PATCH", &path, &json!({"weight": null}), 200)["weight"], json!(1));
 
     let list = operator.get("/api/accounts");
@@ -87,22 +98,31 @@ fn a_credential_is_tested_by_one_real_call() {
     let path = format!("/api/accounts/{}/test", accounts["accounts"][0]["id"].as_str().unwrap());
     let tested = operator.told("POST", &path, &Value::Null, 200);
     assert_eq!((&tested["ok"], &tested["status"], provider.calls()), (&json!(true), &json!(200), 1));
-    assert!(provider.last().starts_with("GET /v1/models ") && provider.last().contains("Bearer sk-openai-a"));
+    assert!(last(&provider).starts_with("GET /v1/models ") && last(&provider).contains("Bearer sk-openai-a"));
     let tested = operator.told("POST", &path, &json!({"model": "gpt-4o-mini"}), 200);
     assert_eq!((&tested["ok"], &tested["model"]), (&json!(true), &json!("gpt-4o-mini")));
-    assert!(provider.last().starts_with("POST /v1/chat/completions ") && provider.last().contains("gpt-4o-mini"));
+    assert!(last(&provider).starts_with("POST /v1/chat/completions ") && last(&provider).contains("gpt-4o-mini"));
     provider.then(error(401, "Incorrect API key provided: sk-openai-a", ""));
     let tested = operator.send("POST", &path, &json!({}));
     assert_eq!((tested.status, &tested.json()["ok"], &tested.json()["status"]), (200, &json!(false), &json!(401)));
-    assert!(tested.text().contains("refuses the credential") && !tested.text().contains("sk-openai-a"), "{}", tested.text());
-    assert_eq!(operator.told("GET", "/api/cooldowns", &Value::Null, 200)["cooldowns"], json!([]), "nobody rests for it");
+    assert!(
+        tested.text().contains("refuses the credential") && !tested.text().contains("sk-openai-a"),
+        "{}",
+        tested.text()
+    );
+    assert_eq!(
+        operator.told("GET", "/api/cooldowns", &Value::Null, 200)["cooldowns"],
+        json!([]),
+        "nobody rests for it"
+    );
     let dead = operator.told(
         "POST",
         "/api/accounts",
         &json!({"provider": "openai", "api_key": "k", "label": "dead", "base_url": "http://127.0.0.1:1"}),
         201,
     );
-    let tested = operator.told("POST", &format!("/api/accounts/{}/test", dead["id"].as_str().unwrap()), &Value::Null, 200);
+    let tested =
+        operator.told("POST", &format!("/api/accounts/{}/test", dead["id"].as_str().unwrap()), &Value::Null, 200);
     assert_eq!((&tested["ok"], &tested["status"]), (&json!(false), &Value::Null));
     operator.told("POST", "/api/accounts/acc_00000000000000ff/test", &Value::Null, 404);
     assert_eq!(operator.field("POST", &path, &json!({"model": ""})), "model");

@@ -163,10 +163,15 @@ fn the_same_request_sent_twice_makes_one_key_on_any_instance() {
     // Many at once: one does it, the others hear that it is under way, or its answer.
     let many = Operator::with(&one, "idempotency-key: rush\r\n");
     let keys = std::thread::scope(|scope| {
-        let sent: Vec<_> = (0..8).map(|_| scope.spawn(|| many.send("POST", "/api/keys", &json!({"name": "rush"})))).collect();
+        let sent: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| many.send("POST", "/api/keys", &json!({"name": "rush"})))).collect();
         let answers: Vec<_> = sent.into_iter().map(|one| one.join().unwrap()).collect();
         assert!(answers.iter().all(|answer| matches!(answer.status, 201 | 409)), "{answers:?}");
-        answers.iter().filter(|answer| answer.status == 201).map(|answer| answer.json()["key"].clone()).collect::<Vec<_>>()
+        answers
+            .iter()
+            .filter(|answer| answer.status == 201)
+            .map(|answer| answer.json()["key"].clone())
+            .collect::<Vec<_>>()
     });
     assert!(!keys.is_empty() && keys.iter().all(|key| *key == keys[0]));
     // What was refused may be tried again under the same name.
