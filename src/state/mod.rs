@@ -19,6 +19,7 @@ pub mod limiter;
 pub mod live;
 pub mod model_locks;
 pub mod outbox;
+pub mod peers;
 pub mod providers;
 pub mod rest;
 pub mod semantic;

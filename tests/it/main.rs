@@ -10,6 +10,7 @@
 
 mod aborts;
 mod access_log;
+mod api;
 mod bad_input;
 mod bad_provider;
 mod cli;
