@@ -6,8 +6,8 @@ mod cores;
 mod probe;
 mod sweeps;
 
-use crate::base::bell::Bell;
 use crate::admin::{Admin, AdminParts, Health, LiveBus, instance_name};
+use crate::base::bell::Bell;
 use crate::base::ids::RequestIds;
 use crate::base::tasks::{self, DrainSwitch, Phase, Tasks};
 use crate::base::telemetry::{self, LogFormat};
