@@ -19,6 +19,7 @@ pub mod live;
 pub mod model_locks;
 pub mod outbox;
 pub mod providers;
+pub mod reach;
 pub mod rest;
 pub mod semantic;
 mod shelf;
