@@ -1,3 +1,5 @@
+//! The link against a real server: scripts, deadlines, everything that counts as down, and the way back.
+
 use super::*;
 use crate::cluster::call::{Script, script};
 use crate::cluster::codec::Names;
