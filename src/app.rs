@@ -25,6 +25,7 @@ use crate::state::delta::Delta;
 use crate::state::limiter::Limiter;
 use crate::state::outbox::Outbox;
 use crate::state::peers::Peers;
+use crate::state::reach::Reach;
 use crate::state::throttle::Throttle;
 use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
@@ -187,6 +188,8 @@ struct Parts {
     serving: Arc<AtomicBool>,
     upstream: ClientConfig,
     tls: Option<Arc<Tls>>,
+    /// Whether the others can be reached.
+    reach: Arc<Reach>,
     epoch: u64,
 }
 
@@ -213,6 +216,7 @@ impl Parts {
             peers: Arc::default(),
             serving: Arc::default(),
             switch: DrainSwitch::new(),
+            reach: Arc::new(if settings.redis_url.is_some() { Reach::new() } else { Reach::off() }),
             epoch: seal::random_u64().map_err(|e| e.to_string())?,
             settings,
             directory,
@@ -359,7 +363,7 @@ impl Parts {
             deadline: self.settings.redis_deadline,
             epoch: self.epoch,
         };
-        let shared = cluster::Shared { bell, drain: switch.drain(), tells, asks };
+        let shared = cluster::Shared { bell, drain: switch.drain(), reach: Arc::clone(&self.reach), tells, asks };
         Ok((outbox, Some(Cluster::start(&config, shared)?)))
     }
 
