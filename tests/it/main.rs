@@ -23,6 +23,7 @@ mod leaks;
 mod limits;
 mod passhead;
 mod passthrough;
+mod redis_link;
 mod sdk;
 mod secrets;
 mod semantic;
