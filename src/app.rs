@@ -16,12 +16,14 @@ use crate::cluster::{self, Cluster, ClusterConfig};
 use crate::config::Settings;
 use crate::proxy::{self, AccessLines, Shared, Similar};
 use crate::server::{self, Permits, Tls};
+use crate::state::breakers::Breakers;
 use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
 use crate::state::catalog::Directory;
 use crate::state::dedup::{Dedup, Fingerprints};
 use crate::state::delta::Delta;
 use crate::state::limiter::Limiter;
+use crate::state::news::{Kind, Listener};
 use crate::state::outbox::Outbox;
 use crate::state::throttle::Throttle;
 use crate::state::unknown_keys::UnknownKeys;
@@ -44,6 +46,10 @@ const MAX_IDLE_PER_HOST: usize = 1024;
 const CUT_GRACE: Duration = Duration::from_secs(3);
 /// Keys told, subjects spent for and asks that may wait for Redis, each; beyond, they are dropped and counted.
 const OUTBOX: usize = 65_536;
+/// How long a start may wait for the others' rests: many times what it takes where Redis answers at all.
+const REDIS_PATIENCE: Duration = Duration::from_millis(250);
+/// Small messages that may wait for Redis.
+const NEWS: usize = 1024;
 /// The last round's time at the end.
 const REDIS_GRACE: Duration = Duration::from_secs(2);
 /// The usage writer's and the store's time at the end.
@@ -246,8 +252,18 @@ impl Parts {
                 return;
             }
         }
+        // It must outlive the last request, too, and end before the writer does.
+        let cluster_switch = DrainSwitch::new();
+        let (ways, cluster) = match self.cluster(&cluster_switch) {
+            Ok(both) => both,
+            Err(error) => {
+                let _ = ready.send(Err(error));
+                return;
+            }
+        };
+        let Ways { outbox, breakers } = ways;
         let live = LiveBus::new(Bus::new(self.epoch, listeners.len()));
-        let admin = match self.admin(live.clone()) {
+        let admin = match self.admin(live.clone(), outbox.clone()) {
             Ok(admin) => Arc::new(admin),
             Err(error) => {
                 let _ = ready.send(Err(error.to_string()));
@@ -270,15 +286,6 @@ impl Parts {
             };
             background_tasks.spawn(&here, "control plane", own.run(listener));
         }
-        // It must outlive the last request, too, and end before the writer does.
-        let cluster_switch = DrainSwitch::new();
-        let (outbox, cluster) = match self.cluster(&cluster_switch) {
-            Ok(both) => both,
-            Err(error) => {
-                let _ = ready.send(Err(error));
-                return;
-            }
-        };
         let semantic = Similar::new(&self.settings);
         if let Some(similar) = &semantic {
             background_tasks.spawn(&here, "semantic sweep", Arc::clone(similar).sweep(drain.clone()));
@@ -293,6 +300,7 @@ impl Parts {
             semantic,
             fingerprints: Fingerprints::new(self.dedup_key),
             outbox,
+            breakers,
             limits: proxy::default_limits(&self.settings),
             no_model: Arc::from("-"),
             access,
@@ -300,6 +308,10 @@ impl Parts {
             bus: live.bus,
             drain: drain.clone(),
         });
+        if let Some(cluster) = &cluster {
+            // No request before the others' rests are known, unless there is nobody to ask.
+            cluster.known(REDIS_PATIENCE).await;
+        }
         let count = listeners.len();
         let (done_tx, mut done) = mpsc::channel::<()>(count);
         let mut failed = None;
@@ -344,8 +356,10 @@ impl Parts {
     }
 
     /// The way to the others, if there are any: without a Redis URL nothing leaves this instance.
-    fn cluster(&self, switch: &DrainSwitch) -> Result<(Outbox<Delta>, Option<Cluster>), String> {
-        let Some(url) = &self.settings.redis_url else { return Ok((Outbox::closed(), None)) };
+    fn cluster(&self, switch: &DrainSwitch) -> Result<(Ways, Option<Cluster>), String> {
+        let Some(url) = &self.settings.redis_url else {
+            return Ok((Ways { outbox: Outbox::closed(), breakers: Breakers::closed() }, None));
+        };
         let bell = Arc::<Bell>::default();
         let (outbox, tells, asks) = Outbox::open(OUTBOX, Arc::clone(&bell));
         let config = ClusterConfig {
@@ -354,11 +368,24 @@ impl Parts {
             deadline: self.settings.redis_deadline,
             epoch: self.epoch,
         };
-        let shared = cluster::Shared { bell, drain: switch.drain(), tells, asks };
-        Ok((outbox, Some(Cluster::start(&config, shared)?)))
+        let (breakers, breaker_calls) = Breakers::open(OUTBOX, Arc::clone(&bell));
+        let (herald, news, _) = Outbox::open(NEWS, Arc::clone(&bell));
+        self.store.tell_of_changes(herald);
+        let changed = self.store.bell();
+        let shared = cluster::Shared {
+            bell,
+            drain: switch.drain(),
+            tells,
+            asks,
+            directory: Arc::clone(&self.directory),
+            breakers: breaker_calls,
+            news,
+            listeners: vec![Listener::new(Kind::CATALOG, move |_| changed.notify_one())],
+        };
+        Ok((Ways { outbox, breakers }, Some(Cluster::start(&config, shared)?)))
     }
 
-    fn admin(&self, live: LiveBus) -> Result<Admin, crate::base::Error> {
+    fn admin(&self, live: LiveBus, outbox: Outbox<Delta>) -> Result<Admin, crate::base::Error> {
         let health = Health {
             instance: format!("{:012x}", self.epoch & 0xffff_ffff_ffff),
             started: Clock::now(),
@@ -367,7 +394,7 @@ impl Parts {
             serving: Arc::clone(&self.serving),
         };
         let (settings, store) = (Arc::clone(&self.settings), self.store.clone());
-        Admin::new(AdminParts { settings, store, throttle: Arc::clone(&self.throttle), live, health })
+        Admin::new(AdminParts { settings, store, throttle: Arc::clone(&self.throttle), live, health, outbox })
     }
 
     fn swept(&self) -> sweeps::Swept {
@@ -413,6 +440,12 @@ impl Parts {
             }
         }
     }
+}
+
+/// The ways out to other instances.
+struct Ways {
+    outbox: Outbox<Delta>,
+    breakers: Breakers,
 }
 
 /// TERM and INT.

@@ -4,7 +4,9 @@ use super::when;
 use crate::base::{AccountId, Clock, Error, ErrorKind, ModelId, Now};
 use crate::server::body::{self, Body};
 use crate::state::catalog::{Account, Catalog, Directory};
+use crate::state::delta::Delta;
 use crate::state::live::Resting;
+use crate::state::outbox::Outbox;
 use crate::state::rest::Reason;
 use hyper::{Response, StatusCode};
 use serde::Serialize;
@@ -41,16 +43,20 @@ pub(super) fn list(directory: &Directory) -> Response<Body> {
 }
 
 /// `DELETE /api/cooldowns/{account}`: ends its rest and all its locks.
-pub(super) fn unlock(directory: &Directory, account: &str) -> Result<Response<Body>, Error> {
+pub(super) fn unlock(directory: &Directory, outbox: &Outbox<Delta>, account: &str) -> Result<Response<Body>, Error> {
     let catalog = directory.catalog();
     let account = named(&catalog, account)?;
     let told = directory.live().unlock(account.id, Clock::now());
-    let ended: Vec<_> = told.iter().map(|delta| delta.model).collect();
-    Ok(unlocked(account, &ended))
+    Ok(unlocked(account, outbox, told))
 }
 
 /// `DELETE /api/cooldowns/{account}/{model}`: ends one lock.
-pub(super) fn unlock_model(directory: &Directory, account: &str, model: &str) -> Result<Response<Body>, Error> {
+pub(super) fn unlock_model(
+    directory: &Directory,
+    outbox: &Outbox<Delta>,
+    account: &str,
+    model: &str,
+) -> Result<Response<Body>, Error> {
     let catalog = directory.catalog();
     let account = named(&catalog, account)?;
     // Both ways in which clients write a model; only those of the catalogue have locks.
@@ -61,11 +67,13 @@ pub(super) fn unlock_model(directory: &Directory, account: &str, model: &str) ->
         return Err(Error::new(ErrorKind::NotFound, message));
     };
     let told = directory.live().unlock_model(account.id, known.id, Clock::now());
-    let ended: Vec<_> = told.iter().map(|delta| delta.model).collect();
-    Ok(unlocked(account, &ended))
+    Ok(unlocked(account, outbox, told))
 }
 
-fn unlocked(account: &Account, ended: &[Option<ModelId>]) -> Response<Body> {
+/// Tells the others, too.
+fn unlocked(account: &Account, outbox: &Outbox<Delta>, told: impl IntoIterator<Item = Delta>) -> Response<Body> {
+    let told = told.into_iter().inspect(|delta| outbox.tell(*delta));
+    let ended: Vec<Option<ModelId>> = told.map(|delta| delta.model).collect();
     tracing::info!(account = %account.id, count = ended.len(), "an operator ended rests");
     let models: Vec<_> = ended.iter().map(|model| model.and_then(|id| model_name(account, id))).collect();
     let account_too = ended.contains(&None);

@@ -24,6 +24,8 @@ use crate::config::Settings;
 use crate::server::body::{self, Body};
 use crate::server::peer::Peer;
 use crate::state::catalog::Directory;
+use crate::state::delta::Delta;
+use crate::state::outbox::Outbox;
 use crate::state::throttle::Throttle;
 use crate::store::Store;
 use gate::Gate;
@@ -41,6 +43,7 @@ pub struct Admin {
     login: Login,
     directory: Arc<Directory>,
     live: LiveBus,
+    outbox: Outbox<Delta>,
     instance: Arc<str>,
     drain: Drain,
 }
@@ -56,6 +59,8 @@ pub struct AdminParts {
     pub throttle: Arc<Throttle>,
     /// Live events.
     pub live: LiveBus,
+    /// The way out to other instances: an operator's word is theirs, too.
+    pub outbox: Outbox<Delta>,
     /// Reports; its directory and drain serve everything else, too.
     pub health: Health,
 }
@@ -68,6 +73,7 @@ impl Admin {
             login: Login::new(&parts.settings, parts.throttle),
             directory: Arc::clone(&parts.health.directory),
             live: parts.live,
+            outbox: parts.outbox,
             instance: parts.health.instance.as_str().into(),
             drain: parts.health.drain.clone(),
             health: parts.health,
@@ -111,10 +117,10 @@ impl Admin {
             ("POST", ["logout"]) => self.login.log_out(&self.gate, &operator, headers, incoming).await,
             ("GET", ["events"]) => Ok(self.events(operator, headers)),
             ("GET", ["cooldowns"]) => Ok(cooldowns::list(&self.directory)),
-            ("DELETE", ["cooldowns", account]) => cooldowns::unlock(&self.directory, account),
+            ("DELETE", ["cooldowns", account]) => cooldowns::unlock(&self.directory, &self.outbox, account),
             // A model's name may hold slashes: all that follows the account is the name.
             ("DELETE", ["cooldowns", account, model @ ..]) if !model.is_empty() => {
-                cooldowns::unlock_model(&self.directory, account, &model.join("/"))
+                cooldowns::unlock_model(&self.directory, &self.outbox, account, &model.join("/"))
             }
             (_, ["logout"]) => Err(not_allowed("POST")),
             (_, ["events" | "cooldowns"]) => Err(not_allowed("GET")),

@@ -7,14 +7,15 @@ use super::answer::Answer;
 use super::headers::Outgoing;
 use super::multipart::Form;
 use super::settle::Ticket;
-use super::{Proxy, Question, demo, limit};
+use super::{Proxy, Question, demo, limit, trial};
 use crate::base::metrics::METRICS;
 use crate::base::tasks::Phase;
 use crate::base::{AccountId, Clock, Error, ErrorKind, Now};
 use crate::dialect::splice::splice;
 use crate::dialect::{Dialect, Endpoint};
-use crate::routing::{Failure, Judge, Next, Pick, Plan, Target, Tried, Verdict, pick, resolve};
+use crate::routing::{Failure, Judge, Next, Pick, Plan, Target, Tried, Verdict, resolve};
 use crate::state::catalog::Account;
+use crate::state::rest::Penalty;
 use crate::upstream::{Call, CallBody, CallError, CallErrorKind, Deadline, Pieces, Reply};
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
@@ -50,10 +51,9 @@ async fn ask(proxy: &Proxy, question: &Question, ticket: &mut Ticket) -> Result<
     let (mut tried, mut last) = (Tried::default(), None);
     let mut foreign = false;
     loop {
-        let now = Clock::now();
-        let picked = pick(&plan, &mut tried, &mut proxy.dice.lock(), now);
+        let (picked, trial, now) = trial::next(proxy, &plan, &mut tried).await;
         let refusal = picked.refusal(now);
-        let Pick::Go(target, probe) = picked else { return nobody_left(last, refusal, foreign, ticket) };
+        let Pick::Go(target, _) = picked else { return nobody_left(last, refusal, foreign, ticket) };
         limit::hold_budget(proxy, ticket, &target)?;
         if target.account().id == DEMO {
             ticket.begin(target);
@@ -76,7 +76,7 @@ async fn ask(proxy: &Proxy, question: &Question, ticket: &mut Ticket) -> Result<
         let verdict = failed.judge(proxy, &target, question.stream);
         settle_failure(proxy, &target, &verdict, now);
         // Only now: a half-open account must see the verdict before the next attempt may probe it.
-        drop(probe);
+        drop(trial);
         ticket.running = None;
         tracing::debug!(request = %ticket.id, account = &*target.account().label, ?verdict, "an attempt failed");
         match verdict.next {
@@ -89,10 +89,9 @@ async fn ask(proxy: &Proxy, question: &Question, ticket: &mut Ticket) -> Result<
 /// Relays an upload to the first target: what was sent can't be sent again.
 pub(super) async fn upload(proxy: &Proxy, parts: &Parts, form: Form, ticket: &mut Ticket) -> Result<Answer, Error> {
     let plan = plan(proxy, ticket)?;
-    let now = Clock::now();
-    let picked = pick(&plan, &mut Tried::default(), &mut proxy.dice.lock(), now);
+    let (picked, trial, now) = trial::next(proxy, &plan, &mut Tried::default()).await;
     let refusal = picked.refusal(now);
-    let Pick::Go(target, probe) = picked else { return nobody_left(None, refusal, false, ticket) };
+    let Pick::Go(target, _) = picked else { return nobody_left(None, refusal, false, ticket) };
     if target.account().provider.dialect != Dialect::OpenAi || target.account().id == DEMO {
         return nobody_left(None, None, true, ticket);
     }
@@ -111,7 +110,7 @@ pub(super) async fn upload(proxy: &Proxy, parts: &Parts, form: Form, ticket: &mu
     };
     let verdict = failed.judge(proxy, &target, false);
     settle_failure(proxy, &target, &verdict, now);
-    drop(probe);
+    drop(trial);
     failed.into_answer(&verdict)
 }
 
@@ -156,8 +155,14 @@ pub(super) fn settle_failure(proxy: &Proxy, target: &Target, verdict: &Verdict, 
         METRICS.upstream_failed.inc();
         target.failed(now);
     }
-    if let Some(delta) = target.seat.live.punish(&verdict.penalty, target.model.id(), started, now).delta {
-        proxy.shared.outbox.tell(delta);
+    let outcome = target.seat.live.punish(&verdict.penalty, target.model.id(), started, now);
+    match (outcome.delta, &verdict.penalty) {
+        (Some(delta), _) => proxy.shared.outbox.tell(delta),
+        // Too few here; perhaps not together with the others'.
+        (None, Penalty::CountFailure(breaker)) if outcome.failures > 0 => {
+            proxy.shared.breakers.failed(target.account().id, breaker, started);
+        }
+        (None, _) => {}
     }
 }
 

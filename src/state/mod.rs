@@ -4,6 +4,7 @@
 
 pub mod answer;
 mod attempts;
+pub mod breakers;
 pub mod buckets;
 pub mod budgets;
 pub mod bus;
@@ -17,6 +18,7 @@ pub mod limit_headers;
 pub mod limiter;
 pub mod live;
 pub mod model_locks;
+pub mod news;
 pub mod outbox;
 pub mod providers;
 pub mod rest;
