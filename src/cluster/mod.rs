@@ -13,6 +13,8 @@ mod codec;
 mod link;
 mod news;
 mod rests;
+#[cfg(test)]
+mod rests_tests;
 mod resync;
 mod subscribe;
 mod task;

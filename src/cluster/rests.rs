@@ -1,6 +1,8 @@
-//! Rests among instances: what this one tells is merged into Redis and published; failures are summed up; the one
+//! Rests among instances: what this one tells is merged into Redis and then published; failures are summed up; the one
 //! half-open trial of an account is claimed.
 //!
+//! Published only once the merge is acknowledged, at the price of one more trip: whoever subscribes after the message
+//! finds the rest when it reads. (In one pipeline a script that must be loaded first, or another node, would be later.)
 //! What another instance knows better comes back with the merge and is applied, never told. While Redis is away trips
 //! wait here (bounded, merged by key) and go out on return; failures count locally, and whoever claims decides alone.
 
@@ -47,8 +49,12 @@ pub(super) struct Rests {
     progress: Arc<Progress>,
     resync: Resync,
     backlog: HashMap<(AccountId, Option<ModelId>), Delta, ahash::RandomState>,
+    /// Merged, and to be published in the next round.
+    merged: Vec<Delta>,
     holds: Vec<Hold>,
     sent: Vec<Sent>,
+    /// The server's time in milliseconds when it was last heard.
+    server: Option<(i64, Now)>,
     up: bool,
 }
 
@@ -64,7 +70,7 @@ struct Hold {
 /// A call under way.
 enum Sent {
     Rest(Delta),
-    /// Of a batch whose rests stand before it: retold whole when this fails.
+    /// Of rests that are told again when it fails.
     Publish(Vec<Delta>),
     Failed(Failed),
     Claim(Claim),
@@ -91,8 +97,10 @@ impl Rests {
             resync: Resync::new(Arc::clone(&progress)),
             progress,
             backlog: HashMap::default(),
+            merged: Vec::new(),
             holds: Vec::new(),
             sent: Vec::new(),
+            server: None,
             up: false,
         }
     }
@@ -117,23 +125,32 @@ impl Rests {
         if batch.is_empty() {
             return;
         }
-        let mut message = Writer::new(self.epoch);
         let mut listed: BTreeMap<u64, BTreeMap<AccountId, u64>> = BTreeMap::new();
         for delta in &batch {
-            message.rest(delta, round.now);
             let keep = keep(&delta.rest, round.now);
             let there = listed.entry(shard(delta.account)).or_default().entry(delta.account).or_default();
             *there = keep.max(*there);
-            self.push(round, Sent::Rest(*delta), merge(&self.names, delta, keep, round.now));
+            let server = self.server.map_or(-1, |(then, at)| then + round.now.since(at).as_millis() as i64);
+            self.push(round, Sent::Rest(*delta), merge(&self.names, delta, keep, round.now).arg(server));
         }
-        let channel = self.names.news();
-        let publish = Call::new("PUBLISH", &channel).arg(&channel[..]).arg(message.bytes());
-        self.push(round, Sent::Publish(batch), publish);
         for (shard, accounts) in listed {
             let note = RESTING.call(&[&self.names.resting(shard)]);
             let note = accounts.iter().fold(note, |note, (account, keep)| note.arg(account.to_string()).arg(*keep));
             self.push(round, Sent::Note, note);
         }
+    }
+
+    /// One message for all that was merged.
+    fn publish(&mut self, round: &mut Round<'_>) {
+        if self.merged.is_empty() {
+            return;
+        }
+        let batch = std::mem::take(&mut self.merged);
+        let mut message = Writer::new(self.epoch);
+        batch.iter().for_each(|delta| message.rest(delta, round.now));
+        let channel = self.names.news();
+        let publish = Call::new("PUBLISH", &channel).arg(&channel[..]).arg(message.bytes());
+        self.push(round, Sent::Publish(batch), publish);
     }
 
     fn count(&mut self, round: &mut Round<'_>, failed: Vec<Failed>) {
@@ -177,15 +194,20 @@ impl Rests {
         format!("{:016x}:{token:x}", self.epoch)
     }
 
-    /// What the merge said.
-    fn merged(&mut self, delta: &Delta, answer: Answer, now: Now) {
+    /// What the merge said; the server's time stands last.
+    fn judged(&mut self, delta: &Delta, answer: Answer, now: Now) {
         let values = match answer {
             Ok(Value::Array(values)) => values,
-            Ok(_) | Err(Fault::Refused(_)) => return,
+            Ok(_) | Err(Fault::Refused(_)) => Vec::new(),
             Err(Fault::Down) => return self.put_back(*delta),
         };
-        // {1}: ours holds.
-        let [Value::Int(0), rest @ .., Value::Int(ago)] = &values[..] else { return };
+        if let Some(Value::Int(time)) = values.last() {
+            self.server = Some((*time, now));
+        }
+        let [Value::Int(0), rest @ .., Value::Int(ago), _] = &values[..] else {
+            // Ours holds; or nobody can say, and then the others had better hear of it.
+            return self.merged.push(*delta);
+        };
         let Some(winner) = rest_of(rest, now) else { return };
         let live = self.directory.live();
         live.apply(&Delta { rest: winner, since: Delta::LONG_AGO, ..*delta }, now);
@@ -245,8 +267,10 @@ impl Part for Rests {
         if !round.up {
             // Claims drop unanswered; failures count here alone.
             self.holds.clear();
+            std::mem::take(&mut self.merged).into_iter().for_each(|delta| self.put_back(delta));
             return;
         }
+        self.publish(round);
         self.tell(round);
         self.count(round, failed);
         self.claim(round, claims);
@@ -262,7 +286,7 @@ impl Part for Rests {
         let mut read = false;
         for (sent, answer) in std::mem::take(&mut self.sent).into_iter().zip(answers) {
             match sent {
-                Sent::Rest(delta) => self.merged(&delta, answer, now),
+                Sent::Rest(delta) => self.judged(&delta, answer, now),
                 Sent::Publish(batch) => {
                     if answer == Err(Fault::Down) {
                         batch.into_iter().for_each(|delta| self.put_back(delta));
@@ -288,7 +312,7 @@ impl Part for Rests {
         if !self.up {
             return None;
         }
-        if !self.backlog.is_empty() {
+        if !self.backlog.is_empty() || !self.merged.is_empty() {
             return Some(Now::from_nanos(0));
         }
         let renewals = self.holds.iter().map(|hold| hold.renew);
@@ -297,11 +321,20 @@ impl Part for Rests {
 
     fn returned(&mut self, _now: Now) {
         self.up = true;
+        // Perhaps another server.
+        self.server = None;
         self.progress.want();
     }
 
     fn close(&mut self, round: &mut Round<'_>) {
         self.gather(round);
+        if round.up {
+            // There is no next round.
+            let told =
+                self.sent.iter().filter_map(|sent| if let Sent::Rest(delta) = sent { Some(*delta) } else { None });
+            self.merged = told.collect();
+            self.publish(round);
+        }
         let ended = self.holds.iter().map(|hold| (hold.account, hold.token)).collect();
         self.hold(round, ended);
     }

@@ -308,5 +308,8 @@ impl Drop for Probe {
 }
 
 #[cfg(test)]
+#[path = "live_simulation.rs"]
+mod simulation;
+#[cfg(test)]
 #[path = "live_tests.rs"]
 mod tests;
