@@ -3,10 +3,11 @@
 //! The one room that sees the whole house. Nothing is decided here but who gets what.
 
 mod cores;
+mod probe;
 mod sweeps;
 
-use crate::admin::{Admin, AdminParts, Health, LiveBus};
 use crate::base::bell::Bell;
+use crate::admin::{Admin, AdminParts, Health, LiveBus, instance_name};
 use crate::base::ids::RequestIds;
 use crate::base::tasks::{self, DrainSwitch, Phase, Tasks};
 use crate::base::telemetry::{self, LogFormat};
@@ -25,6 +26,7 @@ use crate::state::delta::Delta;
 use crate::state::limiter::Limiter;
 use crate::state::news::{Kind, Listener};
 use crate::state::outbox::Outbox;
+use crate::state::peers::Peers;
 use crate::state::throttle::Throttle;
 use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
@@ -186,6 +188,8 @@ struct Parts {
     unknown: Arc<UnknownKeys>,
     switch: DrainSwitch,
     permits: Arc<Permits>,
+    /// Published into by whoever hears of other instances.
+    peers: Arc<Peers>,
     serving: Arc<AtomicBool>,
     upstream: ClientConfig,
     tls: Option<Arc<Tls>>,
@@ -212,6 +216,7 @@ impl Parts {
             // Only its count of strikes is used: all keys are in memory, so no answer needs remembering.
             unknown: Arc::new(UnknownKeys::new(Duration::ZERO)),
             permits: Arc::new(Permits::new(settings.max_connections)),
+            peers: Arc::default(),
             serving: Arc::default(),
             switch: DrainSwitch::new(),
             epoch: seal::random_u64().map_err(|e| e.to_string())?,
@@ -386,15 +391,27 @@ impl Parts {
     }
 
     fn admin(&self, live: LiveBus, outbox: Outbox<Delta>) -> Result<Admin, crate::base::Error> {
+        let peers = Arc::clone(&self.peers);
         let health = Health {
-            instance: format!("{:012x}", self.epoch & 0xffff_ffff_ffff),
+            instance: instance_name(self.epoch),
             started: Clock::now(),
             directory: Arc::clone(&self.directory),
             drain: self.switch.drain(),
+            peers: Arc::clone(&peers),
             serving: Arc::clone(&self.serving),
         };
-        let (settings, store) = (Arc::clone(&self.settings), self.store.clone());
-        Admin::new(AdminParts { settings, store, throttle: Arc::clone(&self.throttle), live, health, outbox })
+        let probe = probe::Probe { directory: Arc::clone(&self.directory), upstream: self.upstream.clone() };
+        Admin::new(AdminParts {
+            settings: Arc::clone(&self.settings),
+            store: self.store.clone(),
+            throttle: Arc::clone(&self.throttle),
+            budgets: Arc::clone(&self.budgets),
+            outbox,
+            peers,
+            test: Arc::new(probe),
+            live,
+            health,
+        })
     }
 
     fn swept(&self) -> sweeps::Swept {

@@ -4,6 +4,7 @@
 
 pub mod answer;
 mod attempts;
+mod base_url;
 pub mod breakers;
 pub mod buckets;
 pub mod budgets;
@@ -20,6 +21,7 @@ pub mod live;
 pub mod model_locks;
 pub mod news;
 pub mod outbox;
+pub mod peers;
 pub mod providers;
 pub mod rest;
 pub mod semantic;
