@@ -6,8 +6,8 @@ mod cores;
 mod probe;
 mod sweeps;
 
-use crate::base::bell::Bell;
 use crate::admin::{Admin, AdminParts, Health, LiveBus, instance_name};
+use crate::base::bell::Bell;
 use crate::base::ids::RequestIds;
 use crate::base::tasks::{self, DrainSwitch, Phase, Tasks};
 use crate::base::telemetry::{self, LogFormat};
@@ -27,6 +27,7 @@ use crate::state::limiter::Limiter;
 use crate::state::news::{Kind, Listener};
 use crate::state::outbox::Outbox;
 use crate::state::peers::Peers;
+use crate::state::reach::Reach;
 use crate::state::throttle::Throttle;
 use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
@@ -193,6 +194,8 @@ struct Parts {
     serving: Arc<AtomicBool>,
     upstream: ClientConfig,
     tls: Option<Arc<Tls>>,
+    /// Whether the others can be reached.
+    reach: Arc<Reach>,
     epoch: u64,
 }
 
@@ -219,6 +222,7 @@ impl Parts {
             peers: Arc::default(),
             serving: Arc::default(),
             switch: DrainSwitch::new(),
+            reach: Arc::new(if settings.redis_url.is_some() { Reach::new() } else { Reach::off() }),
             epoch: seal::random_u64().map_err(|e| e.to_string())?,
             settings,
             directory,
@@ -380,6 +384,7 @@ impl Parts {
         let shared = cluster::Shared {
             bell,
             drain: switch.drain(),
+            reach: Arc::clone(&self.reach),
             tells,
             asks,
             directory: Arc::clone(&self.directory),

@@ -10,25 +10,33 @@
 
 mod call;
 mod codec;
+mod conn;
+mod connector;
+mod dial;
 mod link;
 mod news;
+mod node;
+mod reply;
 mod rests;
 #[cfg(test)]
 mod rests_tests;
 mod resync;
+mod slots;
 mod subscribe;
 mod task;
 #[cfg(test)]
 mod testing;
+mod url;
 mod wire;
 
 use call::{Answer, Call};
 use codec::Names;
+use connector::Connector;
 use link::Link;
 use news::NewsOut;
 use rests::Rests;
 use resync::Progress;
-use subscribe::Subscription;
+use subscribe::{Ear, Listening};
 
 use crate::base::bell::Bell;
 use crate::base::tasks::{self, Drain};
@@ -38,6 +46,7 @@ use crate::state::catalog::Directory;
 use crate::state::delta::Delta;
 use crate::state::news::{Listener, News};
 use crate::state::outbox::{Asks, Tells};
+use crate::state::reach::Reach;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Builder;
@@ -62,6 +71,8 @@ pub struct Shared {
     pub bell: Arc<Bell>,
     /// *Cut*: every request has ended; one last round, then the end. The switch is the cluster's own.
     pub drain: Drain,
+    /// Where it is published whether Redis is there.
+    pub reach: Arc<Reach>,
     /// What gathered to be told and spent.
     pub tells: Tells<Delta>,
     /// Who waits for an answer.
@@ -87,19 +98,19 @@ impl Cluster {
     /// Starts the Redis thread. Never waits for Redis: unreachable at start is the same as down. Fails only on a URL that
     /// can't be read or when there is no thread to be had.
     pub fn start(config: &ClusterConfig, shared: Shared) -> Result<Self, String> {
-        let link = Link::new(config.url.reveal(), config.deadline).map_err(|e| format!("redis_url: {e}"))?;
+        let connector = Connector::new(config.url.reveal(), None).map_err(|e| format!("redis_url: {e}"))?;
         let (names, epoch) = (Names::new(&config.prefix), config.epoch);
-        let Shared { bell, drain, tells, asks: _asks, directory, breakers, news, listeners } = shared;
+        let Shared { bell, drain, reach, tells, asks: _asks, directory, breakers, news, listeners } = shared;
         let progress = Arc::new(Progress::new());
-        let listening = Subscription::new(
-            config.url.reveal(),
-            &names,
-            epoch,
-            Arc::clone(&directory),
-            listeners,
-            Arc::clone(&progress),
-            Arc::clone(&bell),
-        );
+        let ear = Ear { epoch, directory: Arc::clone(&directory), listeners };
+        let listening = Listening {
+            way: connector.way("subscription"),
+            channel: names.news(),
+            ear,
+            progress: Arc::clone(&progress),
+            bell: Arc::clone(&bell),
+        };
+        let link = Link::new(connector, "rounds", names.probe(), config.deadline, reach);
         let parts: Vec<Box<dyn Part>> = vec![
             Box::new(Rests::new(names.clone(), epoch, directory, tells, breakers, Arc::clone(&progress))),
             Box::new(NewsOut::new(names, epoch, news)),

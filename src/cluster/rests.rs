@@ -33,6 +33,8 @@ static HOLD: Script = script!("hold.lua");
 const BACKLOG: usize = 65_536;
 /// Rests told in one round at most; the next round follows at once.
 const BATCH: usize = 1024;
+/// Before the next try when a node of several is down.
+const AGAIN: Duration = Duration::from_millis(100);
 /// A claim holds so long after its holder was last heard of, who renews it well before.
 const CLAIM_HOLDS: Duration = Duration::from_secs(10);
 const CLAIM_RENEWED: Duration = Duration::from_secs(3);
@@ -56,6 +58,8 @@ pub(super) struct Rests {
     /// The server's time in milliseconds when it was last heard.
     server: Option<(i64, Now)>,
     up: bool,
+    /// What came back with a node that is down is not tried again before.
+    again: Now,
 }
 
 /// A trial that this instance makes.
@@ -102,6 +106,7 @@ impl Rests {
             sent: Vec::new(),
             server: None,
             up: false,
+            again: Now::from_nanos(0),
         }
     }
 
@@ -148,8 +153,9 @@ impl Rests {
         let batch = std::mem::take(&mut self.merged);
         let mut message = Writer::new(self.epoch);
         batch.iter().for_each(|delta| message.rest(delta, round.now));
-        let channel = self.names.news();
-        let publish = Call::new("PUBLISH", &channel).arg(&channel[..]).arg(message.bytes());
+        // Any node will do: one that has just answered.
+        let node = self.names.rests(batch[0].account);
+        let publish = Call::new("PUBLISH", &node).arg(self.names.news()).arg(message.bytes());
         self.push(round, Sent::Publish(batch), publish);
     }
 
@@ -199,7 +205,10 @@ impl Rests {
         let values = match answer {
             Ok(Value::Array(values)) => values,
             Ok(_) | Err(Fault::Refused(_)) => Vec::new(),
-            Err(Fault::Down) => return self.put_back(*delta),
+            Err(Fault::Down) => {
+                self.again = now + AGAIN;
+                return self.put_back(*delta);
+            }
         };
         if let Some(Value::Int(time)) = values.last() {
             self.server = Some((*time, now));
@@ -289,6 +298,7 @@ impl Part for Rests {
                 Sent::Rest(delta) => self.judged(&delta, answer, now),
                 Sent::Publish(batch) => {
                     if answer == Err(Fault::Down) {
+                        self.again = now + AGAIN;
                         batch.into_iter().for_each(|delta| self.put_back(delta));
                     }
                 }
@@ -312,11 +322,12 @@ impl Part for Rests {
         if !self.up {
             return None;
         }
-        if !self.backlog.is_empty() || !self.merged.is_empty() {
+        if !self.merged.is_empty() {
             return Some(Now::from_nanos(0));
         }
+        let told = (!self.backlog.is_empty()).then_some(self.again);
         let renewals = self.holds.iter().map(|hold| hold.renew);
-        renewals.chain([self.resync.due()]).min()
+        renewals.chain(told).chain([self.resync.due()]).min()
     }
 
     fn returned(&mut self, _now: Now) {

@@ -64,6 +64,7 @@ impl Instance {
         let shared = Shared {
             bell,
             drain: switch.drain(),
+            reach: Arc::default(),
             tells,
             asks,
             directory: Arc::clone(&directory),

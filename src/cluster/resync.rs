@@ -21,8 +21,8 @@ static RESTS: Script = script!("rests.lua");
 
 /// How often it is read without any reason.
 const EVERY: Duration = Duration::from_secs(30);
-/// After a read that failed although Redis is there.
-const AGAIN: Duration = Duration::from_millis(100);
+/// After a read that failed although Redis is there: of several nodes one may be down.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Accounts read in one round at most.
 const ROUND: usize = 512;
 /// Accounts taken from one list at most.

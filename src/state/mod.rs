@@ -23,6 +23,7 @@ pub mod news;
 pub mod outbox;
 pub mod peers;
 pub mod providers;
+pub mod reach;
 pub mod rest;
 pub mod semantic;
 mod shelf;
