@@ -22,6 +22,7 @@ mod fallback;
 mod gate;
 mod leaks;
 mod limits;
+mod openapi;
 mod passhead;
 mod passthrough;
 mod sdk;
