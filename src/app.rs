@@ -7,11 +7,13 @@ mod probe;
 mod sweeps;
 
 use crate::admin::{Admin, AdminParts, Health, LiveBus, instance_name};
+use crate::base::bell::Bell;
 use crate::base::ids::RequestIds;
 use crate::base::tasks::{self, DrainSwitch, Phase, Tasks};
 use crate::base::telemetry::{self, LogFormat};
 use crate::base::{Clock, seal};
 use crate::cli::Stop;
+use crate::cluster::{self, Cluster, ClusterConfig};
 use crate::config::Settings;
 use crate::proxy::{self, AccessLines, Shared, Similar};
 use crate::server::{self, Permits, Tls};
@@ -23,6 +25,7 @@ use crate::state::delta::Delta;
 use crate::state::limiter::Limiter;
 use crate::state::outbox::Outbox;
 use crate::state::peers::Peers;
+use crate::state::reach::Reach;
 use crate::state::throttle::Throttle;
 use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
@@ -42,6 +45,10 @@ use tokio::sync::{mpsc, watch};
 const MAX_IDLE_PER_HOST: usize = 1024;
 /// After *cut*, streams get this long to send their last event.
 const CUT_GRACE: Duration = Duration::from_secs(3);
+/// Keys told, subjects spent for and asks that may wait for Redis, each; beyond, they are dropped and counted.
+const OUTBOX: usize = 65_536;
+/// The last round's time at the end.
+const REDIS_GRACE: Duration = Duration::from_secs(2);
 /// The usage writer's and the store's time at the end.
 const STORE_GRACE: Duration = Duration::from_secs(10);
 
@@ -181,6 +188,8 @@ struct Parts {
     serving: Arc<AtomicBool>,
     upstream: ClientConfig,
     tls: Option<Arc<Tls>>,
+    /// Whether the others can be reached.
+    reach: Arc<Reach>,
     epoch: u64,
 }
 
@@ -207,6 +216,7 @@ impl Parts {
             peers: Arc::default(),
             serving: Arc::default(),
             switch: DrainSwitch::new(),
+            reach: Arc::new(if settings.redis_url.is_some() { Reach::new() } else { Reach::off() }),
             epoch: seal::random_u64().map_err(|e| e.to_string())?,
             settings,
             directory,
@@ -246,7 +256,15 @@ impl Parts {
             }
         }
         let live = LiveBus::new(Bus::new(self.epoch, listeners.len()));
-        let outbox = Outbox::closed();
+        // It must outlive the last request, too, and end before the writer does.
+        let cluster_switch = DrainSwitch::new();
+        let (outbox, cluster) = match self.cluster(&cluster_switch) {
+            Ok(both) => both,
+            Err(error) => {
+                let _ = ready.send(Err(error));
+                return;
+            }
+        };
         let admin = match self.admin(live.clone(), outbox.clone()) {
             Ok(admin) => Arc::new(admin),
             Err(error) => {
@@ -319,12 +337,34 @@ impl Parts {
         self.shut_down(&mut signals, &mut orders, &mut done).await;
         // Every request has ended: whatever else waits for the last phase may go, too.
         self.switch.advance(Phase::Cut);
+        cluster_switch.advance(Phase::Cut);
+        if let Some(cluster) = cluster {
+            let last_round = tasks::blocking("the end of the redis thread", move || cluster.wait());
+            if tokio::time::timeout(REDIS_GRACE, last_round).await.is_err() {
+                tracing::error!("the redis thread did not end in time; what it held lapses by itself");
+            }
+        }
         writer_switch.advance(Phase::Cut);
         for name in writer_tasks.wait(STORE_GRACE).await {
             tracing::error!(task = name, "did not end in time; its last batch is lost");
         }
         background_tasks.wait(STORE_GRACE).await;
         tracing::info!("ended");
+    }
+
+    /// The way to the others, if there are any: without a Redis URL nothing leaves this instance.
+    fn cluster(&self, switch: &DrainSwitch) -> Result<(Outbox<Delta>, Option<Cluster>), String> {
+        let Some(url) = &self.settings.redis_url else { return Ok((Outbox::closed(), None)) };
+        let bell = Arc::<Bell>::default();
+        let (outbox, tells, asks) = Outbox::open(OUTBOX, Arc::clone(&bell));
+        let config = ClusterConfig {
+            url: url.clone(),
+            prefix: self.settings.redis_prefix.clone(),
+            deadline: self.settings.redis_deadline,
+            epoch: self.epoch,
+        };
+        let shared = cluster::Shared { bell, drain: switch.drain(), reach: Arc::clone(&self.reach), tells, asks };
+        Ok((outbox, Some(Cluster::start(&config, shared)?)))
     }
 
     fn admin(&self, live: LiveBus, outbox: Outbox<Delta>) -> Result<Admin, crate::base::Error> {

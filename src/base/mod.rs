@@ -3,6 +3,7 @@
 //! Nothing here knows what a model or a provider is. `clock` alone reads time, `tasks` alone spawns.
 
 pub mod alarms;
+pub mod bell;
 pub mod clock;
 pub mod dialect;
 pub mod error;

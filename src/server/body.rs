@@ -4,13 +4,13 @@
 //! by hyper; when it breaks after its head has gone out, the connection is cut, so no client takes half for whole.
 
 use super::conn::Busy;
+pub use super::incoming::Incoming;
 use crate::base::{Error, ErrorKind};
 use crate::dialect::Dialect;
 use crate::dialect::errors::error_body;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 use hyper::{Response, StatusCode};
 use std::any::Any;
 use std::fmt;
