@@ -10,13 +10,21 @@
 
 mod call;
 mod codec;
+mod conn;
+mod connector;
+mod dial;
 mod link;
+mod node;
+mod reply;
+mod slots;
 mod task;
 #[cfg(test)]
 mod testing;
+mod url;
 
 use call::{Answer, Call};
 use codec::Names;
+use connector::Connector;
 use link::Link;
 
 use crate::base::bell::Bell;
@@ -24,6 +32,7 @@ use crate::base::tasks::{self, Drain};
 use crate::base::{Now, Secret};
 use crate::state::delta::Delta;
 use crate::state::outbox::{Asks, Tells};
+use crate::state::reach::Reach;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Builder;
@@ -48,6 +57,8 @@ pub struct Shared {
     pub bell: Arc<Bell>,
     /// *Cut*: every request has ended; one last round, then the end. The switch is the cluster's own.
     pub drain: Drain,
+    /// Where it is published whether Redis is there.
+    pub reach: Arc<Reach>,
     /// What gathered to be told and spent.
     pub tells: Tells<Delta>,
     /// Who waits for an answer.
@@ -64,8 +75,9 @@ impl Cluster {
     /// Starts the Redis thread. Never waits for Redis: unreachable at start is the same as down. Fails only on a URL that
     /// can't be read or when there is no thread to be had.
     pub fn start(config: &ClusterConfig, shared: Shared) -> Result<Self, String> {
-        let link = Link::new(config.url.reveal(), config.deadline).map_err(|e| format!("redis_url: {e}"))?;
-        let _names = Names::new(&config.prefix);
+        let connector = Connector::new(config.url.reveal(), None).map_err(|e| format!("redis_url: {e}"))?;
+        let names = Names::new(&config.prefix);
+        let link = Link::new(connector, "rounds", names.probe(), config.deadline, shared.reach);
         let parts: Vec<Box<dyn Part>> = Vec::new();
         let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
         let thread = tasks::thread("redis".to_owned(), move || {
