@@ -258,7 +258,7 @@ impl Parts {
         let live = LiveBus::new(Bus::new(self.epoch, listeners.len()));
         // It must outlive the last request, too, and end before the writer does.
         let cluster_switch = DrainSwitch::new();
-        let (outbox, cluster) = match self.cluster(&cluster_switch) {
+        let (outbox, cluster) = match self.cluster(&cluster_switch, &live.bus) {
             Ok(both) => both,
             Err(error) => {
                 let _ = ready.send(Err(error));
@@ -353,7 +353,7 @@ impl Parts {
     }
 
     /// The way to the others, if there are any: without a Redis URL nothing leaves this instance.
-    fn cluster(&self, switch: &DrainSwitch) -> Result<(Outbox<Delta>, Option<Cluster>), String> {
+    fn cluster(&self, switch: &DrainSwitch, bus: &Arc<Bus>) -> Result<(Outbox<Delta>, Option<Cluster>), String> {
         let Some(url) = &self.settings.redis_url else { return Ok((Outbox::closed(), None)) };
         let bell = Arc::<Bell>::default();
         let (outbox, tells, asks) = Outbox::open(OUTBOX, Arc::clone(&bell));
@@ -362,8 +362,10 @@ impl Parts {
             prefix: self.settings.redis_prefix.clone(),
             deadline: self.settings.redis_deadline,
             epoch: self.epoch,
+            instance: instance_name(self.epoch).into(),
         };
-        let shared = cluster::Shared { bell, drain: switch.drain(), reach: Arc::clone(&self.reach), tells, asks };
+        let (drain, reach, bus) = (switch.drain(), Arc::clone(&self.reach), Arc::clone(bus));
+        let shared = cluster::Shared { bell, drain, reach, tells, asks, bus };
         Ok((outbox, Some(Cluster::start(&config, shared)?)))
     }
 

@@ -13,6 +13,7 @@ mod codec;
 mod conn;
 mod connector;
 mod dial;
+mod events;
 mod link;
 mod node;
 mod reply;
@@ -30,6 +31,7 @@ use link::Link;
 use crate::base::bell::Bell;
 use crate::base::tasks::{self, Drain};
 use crate::base::{Now, Secret};
+use crate::state::bus::Bus;
 use crate::state::delta::Delta;
 use crate::state::outbox::{Asks, Tells};
 use crate::state::reach::Reach;
@@ -48,6 +50,8 @@ pub struct ClusterConfig {
     pub deadline: Duration,
     /// This process' epoch: random per start, the instance's id among its peers.
     pub epoch: u64,
+    /// Its name, for people.
+    pub instance: Arc<str>,
 }
 
 /// The ends of this instance's memory that others share.
@@ -63,12 +67,15 @@ pub struct Shared {
     pub tells: Tells<Delta>,
     /// Who waits for an answer.
     pub asks: Asks,
+    /// Live events.
+    pub bus: Arc<Bus>,
 }
 
 /// A running connection to the others.
 #[derive(Debug)]
 pub struct Cluster {
     thread: std::thread::JoinHandle<()>,
+    events: std::thread::JoinHandle<()>,
 }
 
 impl Cluster {
@@ -77,6 +84,9 @@ impl Cluster {
     pub fn start(config: &ClusterConfig, shared: Shared) -> Result<Self, String> {
         let connector = Connector::new(config.url.reveal(), None).map_err(|e| format!("redis_url: {e}"))?;
         let names = Names::new(&config.prefix);
+        // A pool of its own: connections belong to the thread that opened them.
+        let events = Connector::new(config.url.reveal(), None)?;
+        let events = events::start(events, names.clone(), shared.bus, Arc::clone(&config.instance), shared.drain.clone());
         let link = Link::new(connector, "rounds", names.probe(), config.deadline, shared.reach);
         let parts: Vec<Box<dyn Part>> = Vec::new();
         let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
@@ -84,13 +94,15 @@ impl Cluster {
             runtime.block_on(task::run(link, parts, shared.bell, shared.drain));
             runtime.shutdown_timeout(Duration::from_secs(1));
         });
-        Ok(Self { thread: thread.map_err(|e| e.to_string())? })
+        Ok(Self { thread: thread.map_err(|e| e.to_string())?, events: events.map_err(|e| e.to_string())? })
     }
 
     /// Waits for its last round; shutdown's last phase must have been reached.
     pub fn wait(self) {
-        if self.thread.join().is_err() {
-            tracing::error!("the redis thread panicked");
+        for thread in [self.thread, self.events] {
+            if thread.join().is_err() {
+                tracing::error!("a redis thread panicked");
+            }
         }
     }
 }

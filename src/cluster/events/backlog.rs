@@ -165,7 +165,7 @@ mod tests {
             instance: "i",
             request: crate::base::RequestId { epoch: 7, n: 1 },
             unix_ms: 1,
-            client_request_id: None,
+            client_request_id: Some("0123456789abcdef0123456789"),
             key: None,
             dialect: "openai",
             stream: false,

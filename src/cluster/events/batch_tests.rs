@@ -75,9 +75,9 @@ fn names_are_cut_and_never_within_a_character() {
 #[test]
 fn what_a_later_build_adds_to_an_event_is_skipped_and_its_versions_are_told_apart() {
     let mut bytes = packed(0, &[(1, event(2, true))]).bytes(7, "inst");
-    // The event is the last thing there; its length is one byte, before it.
+    // The event is the last thing there, more than ten bytes; its length is one byte, before it.
     let whole = read(&bytes, 1).unwrap();
-    let length = (0..bytes.len()).rev().find(|at| usize::from(bytes[*at]) == bytes.len() - at - 1).unwrap();
+    let length = (0..bytes.len() - 11).rev().find(|at| usize::from(bytes[*at]) == bytes.len() - at - 1).unwrap();
     bytes[length] += 3;
     bytes.extend_from_slice(b"new");
     assert_eq!(events(&read(&bytes, 1).unwrap()), events(&whole));

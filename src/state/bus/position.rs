@@ -25,7 +25,7 @@ impl Position {
         for one in text.split('-') {
             let (epoch, seq) = one.split_once('.')?;
             let plain = epoch.bytes().all(|b| b.is_ascii_hexdigit()) && seq.bytes().all(|b| b.is_ascii_digit());
-            if !plain || all.writers.len() == WRITERS {
+            if !plain {
                 return None;
             }
             let (epoch, seq) = (u64::from_str_radix(epoch, 16).ok()?, seq.parse().ok()?);
@@ -35,7 +35,7 @@ impl Position {
                 }
                 continue;
             }
-            if all.of(epoch).is_some() {
+            if all.of(epoch).is_some() || all.writers.len() == WRITERS {
                 return None;
             }
             all.writers.push((epoch, seq));
@@ -51,19 +51,16 @@ impl Position {
 
     /// Sets it.
     pub fn set(&mut self, epoch: u64, seq: u64) {
-        match self.writers.iter().rposition(|(known, _)| *known == epoch) {
-            Some(at) => {
-                self.writers[at].1 = seq;
-                self.writers[at..].rotate_left(1);
-            }
-            None => {
-                if self.writers.len() == WRITERS {
-                    // Whoever was silent for longest is the likeliest to be gone.
-                    self.writers.remove(0);
-                }
-                self.writers.push((epoch, seq));
-            }
+        if let Some(at) = self.writers.iter().rposition(|(known, _)| *known == epoch) {
+            self.writers[at].1 = seq;
+            self.writers[at..].rotate_left(1);
+            return;
         }
+        if self.writers.len() == WRITERS {
+            // Whoever was silent for longest is the likeliest to be gone.
+            self.writers.remove(0);
+        }
+        self.writers.push((epoch, seq));
     }
 
     /// How far the shared stream was read, in Redis' milliseconds.
