@@ -14,6 +14,8 @@ mod api;
 mod bad_input;
 mod bad_provider;
 mod cli;
+mod cluster_news;
+mod cluster_rests;
 mod dedup;
 mod disconnect;
 mod docker;
