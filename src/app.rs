@@ -5,24 +5,27 @@
 mod cores;
 mod sweeps;
 
-use crate::admin::{Admin, AdminParts, Health, LiveBus};
+use crate::admin::{Admin, AdminParts, Door, Health, LiveBus};
 use crate::base::bell::Bell;
 use crate::base::ids::RequestIds;
 use crate::base::tasks::{self, DrainSwitch, Phase, Tasks};
 use crate::base::telemetry::{self, LogFormat};
 use crate::base::{Clock, seal};
 use crate::cli::Stop;
-use crate::cluster::{self, Cluster, ClusterConfig};
+use crate::cluster::{self, Cluster, ClusterConfig, Company, Hello, Identity};
 use crate::config::Settings;
 use crate::proxy::{self, AccessLines, Shared, Similar};
 use crate::server::{self, Permits, Tls};
 use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
 use crate::state::catalog::Directory;
-use crate::state::dedup::{Dedup, Fingerprints};
+use crate::state::dedup::{Dedup, Elsewhere, Fingerprints};
 use crate::state::delta::Delta;
+use crate::state::lead::Lead;
 use crate::state::limiter::Limiter;
+use crate::state::logins::{Logins, Sayings};
 use crate::state::outbox::Outbox;
+use crate::state::peers::Peers;
 use crate::state::throttle::Throttle;
 use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
@@ -105,6 +108,10 @@ impl Gateway {
             Refresher::new(store.clone(), Arc::clone(&directory), sources).map_err(|e| e.to_string())?;
         control.block_on(refresher.load()).map_err(|e| e.to_string())?;
         let parts = Parts::new(settings, directory, store)?;
+        if let Some(url) = &parts.settings.redis_url {
+            // Before anything of ours could get into another deployment's.
+            control.block_on(cluster::meet(url, &parts.settings.redis_prefix, &parts.hello))?;
+        }
         // Budgets must know what was spent before the first request: a restart is no refund.
         for (key, nanos) in control.block_on(parts.store.spent()).map_err(|e| e.to_string())? {
             parts.budgets.seed(key, nanos);
@@ -184,6 +191,16 @@ struct Parts {
     upstream: ClientConfig,
     tls: Option<Arc<Tls>>,
     epoch: u64,
+    hello: Hello,
+    peers: Arc<Peers>,
+    retention: Arc<Lead>,
+}
+
+/// The ways out to other instances.
+struct WaysOut {
+    outbox: Outbox<Delta>,
+    elsewhere: Elsewhere,
+    cluster: Option<Cluster>,
 }
 
 impl Parts {
@@ -196,7 +213,13 @@ impl Parts {
         let timeouts = &settings.timeouts;
         let (connect, pool_idle) = (timeouts.connect, timeouts.upstream_idle);
         let upstream = ClientConfig { connect, pool_idle, max_idle_per_host: MAX_IDLE_PER_HOST, tls };
+        let epoch = seal::random_u64().map_err(|e| e.to_string())?;
+        let identity = Identity { deployment: store.deployment(), data_key: store.data_key().fingerprint() };
+        let lead = if settings.redis_url.is_some() { Lead::shared() } else { Lead::alone() };
         Ok(Self {
+            hello: Hello { identity, epoch, started_ms: Clock::unix_ms() },
+            peers: Arc::default(),
+            retention: Arc::new(lead),
             usage: Arc::new(UsageBook::new(settings.log_rows_per_second)),
             limiter: Arc::default(),
             budgets: Arc::new(Budgets::new()),
@@ -208,7 +231,7 @@ impl Parts {
             permits: Arc::new(Permits::new(settings.max_connections)),
             serving: Arc::default(),
             switch: DrainSwitch::new(),
-            epoch: seal::random_u64().map_err(|e| e.to_string())?,
+            epoch,
             settings,
             directory,
             store,
@@ -232,7 +255,7 @@ impl Parts {
         let drain = self.switch.drain();
         background_tasks.spawn(&here, "refresh", refresher.run(drain.clone(), self.store.bell()));
         let (days, bytes) = (self.settings.log_retention_days, self.settings.log_max_bytes);
-        background_tasks.spawn(&here, "retention", retention::run(self.store.clone(), days, bytes, drain.clone()));
+        background_tasks.spawn(&here, "retention", retention::run(self.store.clone(), days, bytes, Arc::clone(&self.retention), drain.clone()));
         if let Some(tls) = &self.tls {
             background_tasks.spawn(&here, "certificate", Arc::clone(tls).watch(drain.clone()));
         }
@@ -247,7 +270,12 @@ impl Parts {
             }
         }
         let live = LiveBus::new(Bus::new(self.epoch, listeners.len()));
-        let admin = match self.admin(live.clone()) {
+        let bell = Arc::<Bell>::default();
+        let (logins, said) = match self.settings.redis_url {
+            Some(_) => Logins::open(Arc::clone(&bell)),
+            None => (Logins::closed(), Sayings::none()),
+        };
+        let admin = match self.admin(live.clone(), logins) {
             Ok(admin) => Arc::new(admin),
             Err(error) => {
                 let _ = ready.send(Err(error.to_string()));
@@ -272,8 +300,8 @@ impl Parts {
         }
         // It must outlive the last request, too, and end before the writer does.
         let cluster_switch = DrainSwitch::new();
-        let (outbox, cluster) = match self.cluster(&cluster_switch) {
-            Ok(both) => both,
+        let WaysOut { outbox, elsewhere, cluster } = match self.cluster(bell, said, &cluster_switch) {
+            Ok(ways) => ways,
             Err(error) => {
                 let _ = ready.send(Err(error));
                 return;
@@ -290,6 +318,7 @@ impl Parts {
             limiter: Arc::clone(&self.limiter),
             budgets: Arc::clone(&self.budgets),
             dedup: Arc::clone(&self.dedup),
+            elsewhere,
             semantic,
             fingerprints: Fingerprints::new(self.dedup_key),
             outbox,
@@ -344,30 +373,53 @@ impl Parts {
     }
 
     /// The way to the others, if there are any: without a Redis URL nothing leaves this instance.
-    fn cluster(&self, switch: &DrainSwitch) -> Result<(Outbox<Delta>, Option<Cluster>), String> {
-        let Some(url) = &self.settings.redis_url else { return Ok((Outbox::closed(), None)) };
-        let bell = Arc::<Bell>::default();
+    fn cluster(&self, bell: Arc<Bell>, logins: Sayings, switch: &DrainSwitch) -> Result<WaysOut, String> {
+        let settings = &self.settings;
+        let Some(url) = &settings.redis_url else {
+            return Ok(WaysOut { outbox: Outbox::closed(), elsewhere: Elsewhere::closed(), cluster: None });
+        };
         let (outbox, tells, asks) = Outbox::open(OUTBOX, Arc::clone(&bell));
+        // What is not kept at all is not shared either.
+        let (elsewhere, answers) = match settings.dedup_ttl {
+            Duration::ZERO => (Elsewhere::closed(), None),
+            ttl => {
+                let (elsewhere, ends) = Elsewhere::open(ttl);
+                (elsewhere, Some(ends))
+            }
+        };
         let config = ClusterConfig {
             url: url.clone(),
-            prefix: self.settings.redis_prefix.clone(),
-            deadline: self.settings.redis_deadline,
+            prefix: settings.redis_prefix.clone(),
+            deadline: settings.redis_deadline,
             epoch: self.epoch,
         };
-        let shared = cluster::Shared { bell, drain: switch.drain(), tells, asks };
-        Ok((outbox, Some(Cluster::start(&config, shared)?)))
+        let company = Company {
+            hello: self.hello.clone(),
+            directory: Arc::clone(&self.directory),
+            peers: Arc::clone(&self.peers),
+            retention: Arc::clone(&self.retention),
+            logins,
+            unknown: Arc::clone(&self.unknown),
+            answers,
+            key: self.store.data_key().clone(),
+        };
+        let instances = Arc::default();
+        let shared = cluster::Shared { bell, drain: switch.drain(), tells, asks, instances, company };
+        Ok(WaysOut { outbox, elsewhere, cluster: Some(Cluster::start(&config, shared)?) })
     }
 
-    fn admin(&self, live: LiveBus) -> Result<Admin, crate::base::Error> {
+    fn admin(&self, live: LiveBus, logins: Logins) -> Result<Admin, crate::base::Error> {
         let health = Health {
             instance: format!("{:012x}", self.epoch & 0xffff_ffff_ffff),
             started: Clock::now(),
+            peers: Arc::clone(&self.peers),
             directory: Arc::clone(&self.directory),
             drain: self.switch.drain(),
             serving: Arc::clone(&self.serving),
         };
         let (settings, store) = (Arc::clone(&self.settings), self.store.clone());
-        Admin::new(AdminParts { settings, store, throttle: Arc::clone(&self.throttle), live, health })
+        let door = Door::new(Arc::clone(&self.throttle), logins, settings.redis_deadline);
+        Admin::new(AdminParts { settings, store, door, live, health })
     }
 
     fn swept(&self) -> sweeps::Swept {

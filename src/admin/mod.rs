@@ -4,6 +4,7 @@
 //! Below `/api/` nobody is answered, not even with 404, before the gate let them in.
 
 mod cooldowns;
+mod door;
 mod events;
 mod gate;
 mod health;
@@ -14,6 +15,7 @@ mod login;
 mod session;
 mod when;
 
+pub use door::Door;
 pub use events::LiveBus;
 pub use health::Health;
 
@@ -24,7 +26,6 @@ use crate::config::Settings;
 use crate::server::body::{self, Body};
 use crate::server::peer::Peer;
 use crate::state::catalog::Directory;
-use crate::state::throttle::Throttle;
 use crate::store::Store;
 use gate::Gate;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -52,8 +53,8 @@ pub struct AdminParts {
     pub settings: Arc<Settings>,
     /// What survives.
     pub store: Store,
-    /// Login failures.
-    pub throttle: Arc<Throttle>,
+    /// Counts login failures.
+    pub door: Door,
     /// Live events.
     pub live: LiveBus,
     /// Reports; its directory and drain serve everything else, too.
@@ -65,7 +66,7 @@ impl Admin {
     pub fn new(parts: AdminParts) -> Result<Self, Error> {
         Ok(Self {
             gate: Arc::new(Gate::new(parts.store, &parts.settings)?),
-            login: Login::new(&parts.settings, parts.throttle),
+            login: Login::new(&parts.settings, parts.door),
             directory: Arc::clone(&parts.health.directory),
             live: parts.live,
             instance: parts.health.instance.as_str().into(),

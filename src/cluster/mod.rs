@@ -10,23 +10,46 @@
 
 mod call;
 mod codec;
+mod counts;
+mod dedup;
+mod lead;
 mod link;
+mod peers;
 mod task;
+mod values;
 #[cfg(test)]
 mod testing;
 
 use call::{Answer, Call};
 use codec::Names;
+use counts::{LoginCounts, Strikes};
+use dedup::Answers;
+use lead::Leading;
 use link::Link;
+use peers::Heartbeat;
+pub use peers::{Hello, Identity, meet};
+use values::Values;
 
 use crate::base::bell::Bell;
+use crate::base::seal::{DataKey, SealError};
 use crate::base::tasks::{self, Drain};
 use crate::base::{Now, Secret};
+use crate::state::catalog::Directory;
+use crate::state::dedup::Ends;
 use crate::state::delta::Delta;
+use crate::state::lead::Lead;
+use crate::state::logins::Sayings;
 use crate::state::outbox::{Asks, Tells};
+use crate::state::peers::Peers;
+use crate::state::unknown_keys::UnknownKeys;
+use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 use tokio::runtime::Builder;
+
+/// A round with large values has four deadlines, and so long at least.
+const VALUES_AT_LEAST: Duration = Duration::from_millis(100);
 
 /// What it takes to find the others.
 #[derive(Clone, Debug)]
@@ -52,12 +75,37 @@ pub struct Shared {
     pub tells: Tells<Delta>,
     /// Who waits for an answer.
     pub asks: Asks,
+    /// Live instances as last counted, this one included; 0: never counted. Outlives an outage.
+    pub instances: Arc<AtomicU32>,
+    /// What instances know of each other, count and keep together.
+    pub company: Company,
+}
+
+/// What instances know of each other, count and keep together.
+#[derive(Debug)]
+pub struct Company {
+    /// What this instance says of itself.
+    pub hello: Hello,
+    /// The version it serves by.
+    pub directory: Arc<Directory>,
+    /// Where others are listed.
+    pub peers: Arc<Peers>,
+    /// Who removes old rows.
+    pub retention: Arc<Lead>,
+    /// Logins to be counted.
+    pub logins: Sayings,
+    /// Unknown API keys to be counted.
+    pub unknown: Arc<UnknownKeys>,
+    /// Finished answers to be shared; `None`: they are not.
+    pub answers: Option<Ends>,
+    /// The deployment's key: what leaves for Redis is sealed or hashed below it.
+    pub key: DataKey,
 }
 
 /// A running connection to the others.
 #[derive(Debug)]
 pub struct Cluster {
-    thread: std::thread::JoinHandle<()>,
+    threads: Vec<std::thread::JoinHandle<()>>,
 }
 
 impl Cluster {
@@ -65,22 +113,47 @@ impl Cluster {
     /// can't be read or when there is no thread to be had.
     pub fn start(config: &ClusterConfig, shared: Shared) -> Result<Self, String> {
         let link = Link::new(config.url.reveal(), config.deadline).map_err(|e| format!("redis_url: {e}"))?;
-        let _names = Names::new(&config.prefix);
-        let parts: Vec<Box<dyn Part>> = Vec::new();
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-        let thread = tasks::thread("redis".to_owned(), move || {
-            runtime.block_on(task::run(link, parts, shared.bell, shared.drain));
-            runtime.shutdown_timeout(Duration::from_secs(1));
-        });
-        Ok(Self { thread: thread.map_err(|e| e.to_string())? })
+        let names = Names::new(&config.prefix);
+        let Shared { bell, drain, instances, company, tells: _, asks: _ } = shared;
+        let Company { hello, directory, peers, retention, logins, unknown, answers, key } = company;
+        let no_key = |e: SealError| e.to_string();
+        let hidden = key.sub_key("addresses in redis").map_err(no_key)?;
+        let alone = Arc::<AtomicBool>::default();
+        let parts: Vec<Box<dyn Part>> = vec![
+            Box::new(Heartbeat::new(&names, hello, directory, peers, instances, Arc::clone(&alone))),
+            Box::new(LoginCounts::new(names.clone(), hidden, config.epoch, logins)),
+            Box::new(Strikes::new(&names, hidden, unknown)),
+            Box::new(Leading::new(&names, "retention", config.epoch, retention)),
+        ];
+        let mut threads = Vec::new();
+        if let Some(ends) = answers {
+            let link = Link::new(config.url.reveal(), (config.deadline * 4).max(VALUES_AT_LEAST))
+                .map_err(|e| format!("redis_url: {e}"))?;
+            let answers = Answers::new(key.child("dedup values").map_err(no_key)?, &config.prefix);
+            let values = Values::new(link, names, answers, ends, config.epoch);
+            threads.push(thread("redis-values", values.run(alone, drain.clone()))?);
+        }
+        threads.push(thread("redis", task::run(link, parts, bell, drain))?);
+        Ok(Self { threads })
     }
 
     /// Waits for its last round; shutdown's last phase must have been reached.
     pub fn wait(self) {
-        if self.thread.join().is_err() {
-            tracing::error!("the redis thread panicked");
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a redis thread panicked");
+            }
         }
     }
+}
+
+fn thread(name: &str, work: impl Future<Output = ()> + Send + 'static) -> Result<std::thread::JoinHandle<()>, String> {
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let thread = tasks::thread(name.to_owned(), move || {
+        runtime.block_on(work);
+        runtime.shutdown_timeout(Duration::from_secs(1));
+    });
+    thread.map_err(|e| e.to_string())
 }
 
 /// One concern that travels in the shared rounds.
