@@ -4,6 +4,7 @@
 
 mod cores;
 mod sweeps;
+mod ways;
 
 use crate::admin::{Admin, AdminParts, Door, Health, LiveBus};
 use crate::base::bell::Bell;
@@ -12,20 +13,19 @@ use crate::base::tasks::{self, DrainSwitch, Phase, Tasks};
 use crate::base::telemetry::{self, LogFormat};
 use crate::base::{Clock, seal};
 use crate::cli::Stop;
-use crate::cluster::{self, Cluster, ClusterConfig, Company, Hello, Identity};
+use crate::cluster::{self, Hello, Identity};
 use crate::config::Settings;
 use crate::proxy::{self, AccessLines, Shared, Similar};
 use crate::server::{self, Permits, Tls};
 use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
 use crate::state::catalog::Directory;
-use crate::state::dedup::{Dedup, Elsewhere, Fingerprints};
-use crate::state::delta::Delta;
+use crate::state::dedup::{Dedup, Fingerprints};
 use crate::state::lead::Lead;
 use crate::state::limiter::Limiter;
 use crate::state::logins::{Logins, Sayings};
-use crate::state::outbox::Outbox;
 use crate::state::peers::Peers;
+use crate::state::reach::Reach;
 use crate::state::throttle::Throttle;
 use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
@@ -40,13 +40,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
+use ways::WaysOut;
 
 /// Connections a core keeps idle per host at most: more than a core can use at once in practice.
 const MAX_IDLE_PER_HOST: usize = 1024;
 /// After *cut*, streams get this long to send their last event.
 const CUT_GRACE: Duration = Duration::from_secs(3);
-/// Keys told, subjects spent for and asks that may wait for Redis, each; beyond, they are dropped and counted.
-const OUTBOX: usize = 65_536;
 /// The last round's time at the end.
 const REDIS_GRACE: Duration = Duration::from_secs(2);
 /// The usage writer's and the store's time at the end.
@@ -190,17 +189,12 @@ struct Parts {
     serving: Arc<AtomicBool>,
     upstream: ClientConfig,
     tls: Option<Arc<Tls>>,
+    /// Whether the others can be reached.
+    reach: Arc<Reach>,
     epoch: u64,
     hello: Hello,
     peers: Arc<Peers>,
     retention: Arc<Lead>,
-}
-
-/// The ways out to other instances.
-struct WaysOut {
-    outbox: Outbox<Delta>,
-    elsewhere: Elsewhere,
-    cluster: Option<Cluster>,
 }
 
 impl Parts {
@@ -231,6 +225,7 @@ impl Parts {
             permits: Arc::new(Permits::new(settings.max_connections)),
             serving: Arc::default(),
             switch: DrainSwitch::new(),
+            reach: Arc::new(if settings.redis_url.is_some() { Reach::new() } else { Reach::off() }),
             epoch,
             settings,
             directory,
@@ -255,7 +250,11 @@ impl Parts {
         let drain = self.switch.drain();
         background_tasks.spawn(&here, "refresh", refresher.run(drain.clone(), self.store.bell()));
         let (days, bytes) = (self.settings.log_retention_days, self.settings.log_max_bytes);
-        background_tasks.spawn(&here, "retention", retention::run(self.store.clone(), days, bytes, Arc::clone(&self.retention), drain.clone()));
+        background_tasks.spawn(
+            &here,
+            "retention",
+            retention::run(self.store.clone(), days, bytes, Arc::clone(&self.retention), drain.clone()),
+        );
         if let Some(tls) = &self.tls {
             background_tasks.spawn(&here, "certificate", Arc::clone(tls).watch(drain.clone()));
         }
@@ -300,7 +299,7 @@ impl Parts {
         }
         // It must outlive the last request, too, and end before the writer does.
         let cluster_switch = DrainSwitch::new();
-        let WaysOut { outbox, elsewhere, cluster } = match self.cluster(bell, said, &cluster_switch) {
+        let WaysOut { outbox, elsewhere, cluster } = match self.ways_out(bell, said, &cluster_switch) {
             Ok(ways) => ways,
             Err(error) => {
                 let _ = ready.send(Err(error));
@@ -372,47 +371,11 @@ impl Parts {
         tracing::info!("ended");
     }
 
-    /// The way to the others, if there are any: without a Redis URL nothing leaves this instance.
-    fn cluster(&self, bell: Arc<Bell>, logins: Sayings, switch: &DrainSwitch) -> Result<WaysOut, String> {
-        let settings = &self.settings;
-        let Some(url) = &settings.redis_url else {
-            return Ok(WaysOut { outbox: Outbox::closed(), elsewhere: Elsewhere::closed(), cluster: None });
-        };
-        let (outbox, tells, asks) = Outbox::open(OUTBOX, Arc::clone(&bell));
-        // What is not kept at all is not shared either.
-        let (elsewhere, answers) = match settings.dedup_ttl {
-            Duration::ZERO => (Elsewhere::closed(), None),
-            ttl => {
-                let (elsewhere, ends) = Elsewhere::open(ttl);
-                (elsewhere, Some(ends))
-            }
-        };
-        let config = ClusterConfig {
-            url: url.clone(),
-            prefix: settings.redis_prefix.clone(),
-            deadline: settings.redis_deadline,
-            epoch: self.epoch,
-        };
-        let company = Company {
-            hello: self.hello.clone(),
-            directory: Arc::clone(&self.directory),
-            peers: Arc::clone(&self.peers),
-            retention: Arc::clone(&self.retention),
-            logins,
-            unknown: Arc::clone(&self.unknown),
-            answers,
-            key: self.store.data_key().clone(),
-        };
-        let instances = Arc::default();
-        let shared = cluster::Shared { bell, drain: switch.drain(), tells, asks, instances, company };
-        Ok(WaysOut { outbox, elsewhere, cluster: Some(Cluster::start(&config, shared)?) })
-    }
-
     fn admin(&self, live: LiveBus, logins: Logins) -> Result<Admin, crate::base::Error> {
         let health = Health {
             instance: format!("{:012x}", self.epoch & 0xffff_ffff_ffff),
             started: Clock::now(),
-            peers: Arc::clone(&self.peers),
+            reach: Arc::clone(&self.reach),
             directory: Arc::clone(&self.directory),
             drain: self.switch.drain(),
             serving: Arc::clone(&self.serving),

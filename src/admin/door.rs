@@ -74,7 +74,9 @@ impl Door {
                         self.throttle.not_judged(attempt);
                         elsewhere
                     }
-                    Err(throttled) => elsewhere.filter(|one| one.retry_after > throttled.retry_after).or(Some(throttled)),
+                    Err(throttled) => {
+                        elsewhere.filter(|one| one.retry_after > throttled.retry_after).or(Some(throttled))
+                    }
                 };
                 Err(longest.map_or_else(|| Error::internal("this login was not judged"), refused))
             }

@@ -10,23 +10,31 @@
 
 mod call;
 mod codec;
+mod conn;
+mod connector;
 mod counts;
 mod dedup;
+mod dial;
 mod lead;
 mod link;
+mod node;
 mod peers;
+mod reply;
+mod slots;
 mod task;
-mod values;
 #[cfg(test)]
 mod testing;
+mod url;
+mod values;
 
 use call::{Answer, Call};
 use codec::Names;
+use connector::Connector;
 use counts::{LoginCounts, Strikes};
 use dedup::Answers;
 use lead::Leading;
 use link::Link;
-use peers::Heartbeat;
+use peers::{Heartbeat, View};
 pub use peers::{Hello, Identity, meet};
 use values::Values;
 
@@ -41,10 +49,11 @@ use crate::state::lead::Lead;
 use crate::state::logins::Sayings;
 use crate::state::outbox::{Asks, Tells};
 use crate::state::peers::Peers;
+use crate::state::reach::Reach;
 use crate::state::unknown_keys::UnknownKeys;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 use tokio::runtime::Builder;
 
@@ -71,6 +80,8 @@ pub struct Shared {
     pub bell: Arc<Bell>,
     /// *Cut*: every request has ended; one last round, then the end. The switch is the cluster's own.
     pub drain: Drain,
+    /// Where it is published whether Redis is there.
+    pub reach: Arc<Reach>,
     /// What gathered to be told and spent.
     pub tells: Tells<Delta>,
     /// Who waits for an answer.
@@ -112,24 +123,29 @@ impl Cluster {
     /// Starts the Redis thread. Never waits for Redis: unreachable at start is the same as down. Fails only on a URL that
     /// can't be read or when there is no thread to be had.
     pub fn start(config: &ClusterConfig, shared: Shared) -> Result<Self, String> {
-        let link = Link::new(config.url.reveal(), config.deadline).map_err(|e| format!("redis_url: {e}"))?;
+        let connect = || Connector::new(config.url.reveal(), None).map_err(|e| format!("redis_url: {e}"));
         let names = Names::new(&config.prefix);
-        let Shared { bell, drain, instances, company, tells: _, asks: _ } = shared;
+        let Shared { bell, drain, reach, instances, company, tells: _, asks: _ } = shared;
         let Company { hello, directory, peers, retention, logins, unknown, answers, key } = company;
         let no_key = |e: SealError| e.to_string();
         let hidden = key.sub_key("addresses in redis").map_err(no_key)?;
-        let alone = Arc::<AtomicBool>::default();
+        let connector = connect()?;
+        let alone = Arc::clone(connector.alone());
+        let link = Link::new(connector, "rounds", names.probe(), config.deadline, Arc::clone(&reach));
+        let view = View { directory, peers, instances, reach };
         let parts: Vec<Box<dyn Part>> = vec![
-            Box::new(Heartbeat::new(&names, hello, directory, peers, instances, Arc::clone(&alone))),
+            // Keeps the door: first of all.
+            Box::new(Heartbeat::new(&names, hello, view, Arc::clone(&alone))),
             Box::new(LoginCounts::new(names.clone(), hidden, config.epoch, logins)),
             Box::new(Strikes::new(&names, hidden, unknown)),
             Box::new(Leading::new(&names, "retention", config.epoch, retention)),
         ];
         let mut threads = Vec::new();
         if let Some(ends) = answers {
-            let link = Link::new(config.url.reveal(), (config.deadline * 4).max(VALUES_AT_LEAST))
-                .map_err(|e| format!("redis_url: {e}"))?;
+            let deadline = (config.deadline * 4).max(VALUES_AT_LEAST);
             let answers = Answers::new(key.child("dedup values").map_err(no_key)?, &config.prefix);
+            // Its connections live on its own thread: nothing of the rounds' is shared with it.
+            let link = Link::new(connect()?, "values", names.probe(), deadline, Arc::default());
             let values = Values::new(link, names, answers, ends, config.epoch);
             threads.push(thread("redis-values", values.run(alone, drain.clone()))?);
         }
@@ -174,6 +190,12 @@ trait Part: Send {
 
     /// Redis came back, or was reached for the first time: what it holds may be empty or old.
     fn returned(&mut self, _now: Now) {}
+
+    /// Why Redis must not be used by anybody but this part, though it may be there: until that ends all other parts are
+    /// served as if it were away. Looked at after each round.
+    fn objects(&self) -> Option<Box<str>> {
+        None
+    }
 
     /// The last round before the end: gives back what others could use.
     fn close(&mut self, _round: &mut Round<'_>) {}

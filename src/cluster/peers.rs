@@ -6,15 +6,16 @@
 //!
 //! While Redis is away the last count of instances stands: limits divided by it must not open.
 
-use super::call::{Answer, Script, script};
+use super::call::{Answer, Fault, Script, script};
 use super::codec::Names;
-use super::link::Link;
+use super::connector::Connector;
 use super::{Part, Round};
 use crate::base::Now;
-use crate::base::metrics::METRICS;
 use crate::base::Secret;
+use crate::base::metrics::METRICS;
 use crate::state::catalog::Directory;
-use crate::state::peers::{PeerInstance, Peers};
+use crate::state::peers::{PeerInstance, Peers, RedisState, RedisView};
+use crate::state::reach::{Reach, ReachState};
 use redis::Value;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -28,7 +29,7 @@ static BYE: Script = script!("bye.lua");
 const EVERY: Duration = Duration::from_millis(500);
 /// Who has not beaten for so long is gone.
 const TTL_MS: u64 = 5_000;
-/// The first beat at start has so long; connecting has a bound of its own.
+/// At start, connecting and the first beat have so long each: a Redis that is away must not delay it noticeably.
 const FIRST: Duration = Duration::from_millis(500);
 
 /// What two instances of one deployment have in common.
@@ -51,17 +52,26 @@ pub struct Hello {
     pub started_ms: u64,
 }
 
+/// Where what is known of the others is read and published.
+pub(super) struct View {
+    pub(super) directory: Arc<Directory>,
+    pub(super) peers: Arc<Peers>,
+    /// See [`super::Shared::instances`].
+    pub(super) instances: Arc<AtomicU32>,
+    pub(super) reach: Arc<Reach>,
+}
+
 /// Beats, and keeps the list of those who do.
 pub(super) struct Heartbeat {
     keys: [Vec<u8>; 3],
     hello: Hello,
-    directory: Arc<Directory>,
-    peers: Arc<Peers>,
-    instances: Arc<AtomicU32>,
+    view: View,
     /// For those with connections of their own: Redis must not be used.
     alone: Arc<AtomicBool>,
     standing: Standing,
     next: Now,
+    prefix: Box<str>,
+    reported: Now,
     /// Counted at the last beat: one that is missing once may only have been late.
     counted: u32,
 }
@@ -88,13 +98,12 @@ struct Word {
 /// Says hello once, before serving: an error names what differs from the deployment whose prefix this is. A Redis that
 /// is away, slow or broken is no error; the mismatch is then found later.
 pub async fn meet(url: &Secret, prefix: &str, hello: &Hello) -> Result<(), String> {
-    let Ok(mut link) = Link::new(url.reveal(), FIRST) else { return Ok(()) };
-    if !link.connect().await {
-        return Ok(());
-    }
+    let connector = Connector::new(url.reveal(), None).map_err(|e| format!("redis_url: {e}"))?;
     let keys = Names::new(prefix).peers();
     let word = Word { version: env!("CARGO_PKG_VERSION").into(), started_ms: hello.started_ms, catalog: 0, digest: 0 };
-    let answers = link.round(&[beat(&keys, hello, &word)]).await;
+    let mut way = connector.way("start");
+    let Ok(mut conn) = tokio::time::timeout(FIRST, way.connection(&keys[0])).await else { return Ok(()) };
+    let Ok(answers) = conn.round(&[beat(&keys, hello, &word)], FIRST).await else { return Ok(()) };
     match answers.into_iter().next().and_then(Result::ok).and_then(Heard::read) {
         Some(Heard::Owner(owner)) => Err(differs(prefix, &hello.identity, &owner)),
         _ => Ok(()),
@@ -102,31 +111,44 @@ pub async fn meet(url: &Secret, prefix: &str, hello: &Hello) -> Result<(), Strin
 }
 
 impl Heartbeat {
-    pub(super) fn new(
-        names: &Names,
-        hello: Hello,
-        directory: Arc<Directory>,
-        peers: Arc<Peers>,
-        instances: Arc<AtomicU32>,
-        alone: Arc<AtomicBool>,
-    ) -> Self {
+    pub(super) fn new(names: &Names, hello: Hello, view: View, alone: Arc<AtomicBool>) -> Self {
         alone.store(true, Ordering::Release);
         Self {
             keys: names.peers(),
             hello,
-            directory,
-            peers,
-            instances,
+            view,
             alone,
             standing: Standing::Unknown,
             next: Now::default(),
+            prefix: names.prefix().into(),
+            reported: Now::default(),
             counted: 0,
         }
     }
 
+    fn stands(&mut self, standing: Standing) {
+        self.alone.store(!matches!(standing, Standing::Ours), Ordering::Release);
+        self.standing = standing;
+    }
+
+    /// How Redis is, for those who look at the view.
+    fn report(&self) {
+        let report = self.view.reach.report();
+        let state = match report.state {
+            ReachState::Off => RedisState::Off,
+            ReachState::Ok => RedisState::Up,
+            ReachState::Down => RedisState::Down,
+        };
+        self.view.peers.change(|view| {
+            let queue = view.redis.queue;
+            let (since, reason) = (report.since, report.reason);
+            view.redis = RedisView { state, since, reason, rtt_p50: report.trip_p50, rtt_p99: report.trip_p99, queue };
+        });
+    }
+
     fn count(&mut self, seen: &[(u64, Duration, Option<Word>)], now: Now) {
         let count = u32::try_from(seen.len()).unwrap_or(u32::MAX).max(1);
-        self.instances.store(count.max(self.counted), Ordering::Release);
+        self.view.instances.store(count.max(self.counted), Ordering::Release);
         self.counted = count;
         let others = seen.iter().filter(|(epoch, ..)| *epoch != self.hello.epoch).map(|(epoch, age, word)| {
             let word = word.as_ref();
@@ -140,22 +162,26 @@ impl Heartbeat {
             }
         });
         let others: Vec<PeerInstance> = others.collect();
-        self.peers.change(|view| view.others = others);
+        self.view.peers.change(|view| view.others = others);
     }
 }
 
 impl Part for Heartbeat {
     fn gather(&mut self, round: &mut Round<'_>) {
+        if round.now >= self.reported {
+            self.reported = round.now + EVERY;
+            self.report();
+        }
         if !round.up {
-            self.standing = Standing::Unknown;
+            self.stands(Standing::Unknown);
             self.next = round.now + EVERY;
             return;
         }
-        if round.now < self.next && !matches!(self.standing, Standing::Unknown) {
+        if round.now < self.next {
             return;
         }
         self.next = round.now + EVERY;
-        let catalog = self.directory.catalog();
+        let catalog = self.view.directory.catalog();
         let word = Word {
             version: env!("CARGO_PKG_VERSION").into(),
             started_ms: self.hello.started_ms,
@@ -166,19 +192,24 @@ impl Part for Heartbeat {
     }
 
     fn settle(&mut self, answers: &mut dyn Iterator<Item = Answer>, now: Now) {
-        let Some(Ok(answer)) = answers.next() else { return };
-        match Heard::read(answer) {
+        let heard = match answers.next() {
+            Some(Ok(answer)) => Heard::read(answer),
+            Some(Err(Fault::Refused(_))) => None,
+            // Not known whether it arrived; it is repeated.
+            Some(Err(Fault::Down)) | None => return,
+        };
+        match heard {
             Some(Heard::Instances(seen)) => {
-                self.standing = Standing::Ours;
-                self.alone.store(false, Ordering::Release);
+                self.stands(Standing::Ours);
                 self.count(&seen, now);
             }
             Some(Heard::Owner(owner)) => {
-                let why = differs("", &self.hello.identity, &owner);
-                self.standing = Standing::Theirs(why.into());
-                self.alone.store(true, Ordering::Release);
+                self.stands(Standing::Theirs(differs(&self.prefix, &self.hello.identity, &owner).into()));
             }
-            None => METRICS.cluster_unreadable.inc(),
+            None => {
+                METRICS.cluster_unreadable.inc();
+                self.stands(Standing::Theirs("something else than heartbeats lies under the Redis prefix".into()));
+            }
         }
     }
 
@@ -187,8 +218,16 @@ impl Part for Heartbeat {
     }
 
     fn returned(&mut self, now: Now) {
-        self.standing = Standing::Unknown;
+        // Of a Redis Cluster another node may be back: no reason to doubt.
         self.next = now;
+    }
+
+    fn objects(&self) -> Option<Box<str>> {
+        match &self.standing {
+            Standing::Ours => None,
+            Standing::Unknown => Some("whose the Redis prefix is, is not known yet".into()),
+            Standing::Theirs(why) => Some(why.clone()),
+        }
     }
 
     fn close(&mut self, round: &mut Round<'_>) {
@@ -260,9 +299,8 @@ fn differs(prefix: &str, ours: &Identity, owner: &str) -> String {
     } else {
         what.push("the form of its mark (a version that this one can't read)".to_owned());
     }
-    let whose = if prefix.is_empty() { "the Redis prefix".to_owned() } else { format!("the Redis prefix `{prefix}`") };
     format!(
-        "{whose} belongs to another live deployment: {} differs. Instances of one deployment share their store \
+        "the Redis prefix `{prefix}` belongs to another live deployment: {} differs. Instances of one deployment share their store \
          (MERIDO_DATABASE_URL) and MERIDO_MASTER_KEY; separate deployments need a MERIDO_REDIS_PREFIX each",
         what.join(" and ")
     )

@@ -11,13 +11,13 @@ use super::codec::Names;
 use super::dedup::Answers;
 use super::link::Link;
 use crate::base::metrics::METRICS;
-use crate::base::tasks::{Backoff, Drain, Phase};
+use crate::base::tasks::{Drain, Phase};
 use crate::base::{Clock, Now};
 use crate::state::dedup::{Ends, Fingerprint, Found, Look, Put};
 use redis::Value;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -34,6 +34,8 @@ const WAITING: usize = 1_024;
 /// A claim lapses so long after its holder was last heard of.
 const CLAIM_MS: u64 = 2_000;
 const RENEW_EVERY: Duration = Duration::from_millis(500);
+/// At most so long without a look at what is due: claims to renew, whether Redis may be used.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Whoever waits asks again so often.
 const POLL: Duration = Duration::from_millis(40);
 /// For so long whoever waits is told to call alone, when there is no answer to share.
@@ -88,24 +90,14 @@ impl Values {
     pub(super) async fn run(mut self, alone: Arc<AtomicBool>, drain: Drain) {
         let end = drain.reached(Phase::Cut);
         tokio::pin!(end);
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2), self.epoch);
         loop {
-            let barred = alone.load(Ordering::Acquire);
-            if barred || !self.link.is_up() {
-                self.ends.up.store(false, Ordering::Release);
-                self.forsake();
-                if barred || !self.link.connect().await {
-                    tokio::select! {
-                        () = tokio::time::sleep(backoff.wait()) => continue,
-                        () = &mut end => return,
-                    }
-                }
-                backoff.reset();
-            }
-            self.ends.up.store(true, Ordering::Release);
+            let usable = self.link.is_up() && !alone.load(Ordering::Acquire);
+            self.ends.up.store(usable, Ordering::Release);
             let now = Clock::now();
-            let mut due = now + RENEW_EVERY;
-            if !self.waiting.is_empty() {
+            let mut due = self.link.beat_due().unwrap_or(now + LOOK_AGAIN).min(now + LOOK_AGAIN);
+            if !usable {
+                self.forsake();
+            } else if !self.waiting.is_empty() {
                 due = due.min(self.next_poll);
             }
             let (mut look, mut put) = (None, None);
@@ -113,9 +105,15 @@ impl Values {
                 got = self.ends.looks.recv() => look = got,
                 got = self.ends.puts.recv() => put = got,
                 () = tokio::time::sleep(due.since(now)) => {}
+                _ = self.link.changed() => continue,
                 () = &mut end => return self.last().await,
             }
-            self.round(look, put, false).await;
+            if usable {
+                self.round(look, put, false).await;
+            }
+            if self.link.beat_due().is_some_and(|due| due <= Clock::now()) {
+                self.link.beat().await;
+            }
         }
     }
 

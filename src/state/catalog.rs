@@ -390,7 +390,10 @@ fn digest(accounts: &[Arc<Account>], virtual_models: &[VirtualModel]) -> u64 {
         .iter()
         .map(|one| {
             let Account { id, provider, label, weight, base, credential: _ } = &**one;
-            format!("a {id:?} {:?} {:?} {:?} {label:?} {weight} {base:?}", provider.name, provider.dialect, provider.http2)
+            format!(
+                "a {id:?} {:?} {:?} {:?} {label:?} {weight} {base:?}",
+                provider.name, provider.dialect, provider.http2
+            )
         })
         .chain(virtual_models.iter().map(|one| format!("m {one:?}")))
         .collect();

@@ -22,6 +22,7 @@ pub mod model_locks;
 pub mod outbox;
 pub mod peers;
 pub mod providers;
+pub mod reach;
 pub mod rest;
 pub mod semantic;
 mod shelf;

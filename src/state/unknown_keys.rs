@@ -41,7 +41,13 @@ const UNTOLD: usize = 1_024;
 impl UnknownKeys {
     /// Nothing is known; what will be is for `ttl`.
     pub fn new(ttl: Duration) -> Self {
-        Self { hashes: Stripes::new(STRIPES), addrs: Stripes::new(STRIPES), ttl, untold: Mutex::default(), told: AtomicBool::new(false) }
+        Self {
+            hashes: Stripes::new(STRIPES),
+            addrs: Stripes::new(STRIPES),
+            ttl,
+            untold: Mutex::default(),
+            told: AtomicBool::new(false),
+        }
     }
 
     /// Whether the store was asked for `hash` less than the TTL ago and had none.

@@ -7,8 +7,8 @@
 use super::Fingerprint;
 use crate::base::metrics::METRICS;
 use crate::state::answer::Answer;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
