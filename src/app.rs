@@ -3,10 +3,11 @@
 //! The one room that sees the whole house. Nothing is decided here but who gets what.
 
 mod cores;
+mod probe;
 mod sweeps;
 mod ways;
 
-use crate::admin::{Admin, AdminParts, Door, Health, LiveBus};
+use crate::admin::{Admin, AdminParts, Door, Health, LiveBus, instance_name};
 use crate::base::bell::Bell;
 use crate::base::ids::RequestIds;
 use crate::base::tasks::{self, DrainSwitch, Phase, Tasks};
@@ -21,9 +22,11 @@ use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
 use crate::state::catalog::Directory;
 use crate::state::dedup::{Dedup, Fingerprints};
+use crate::state::delta::Delta;
 use crate::state::lead::Lead;
 use crate::state::limiter::Limiter;
 use crate::state::logins::{Logins, Sayings};
+use crate::state::outbox::Outbox;
 use crate::state::peers::Peers;
 use crate::state::reach::Reach;
 use crate::state::throttle::Throttle;
@@ -186,6 +189,8 @@ struct Parts {
     unknown: Arc<UnknownKeys>,
     switch: DrainSwitch,
     permits: Arc<Permits>,
+    /// Published into by whoever hears of other instances.
+    peers: Arc<Peers>,
     serving: Arc<AtomicBool>,
     upstream: ClientConfig,
     tls: Option<Arc<Tls>>,
@@ -193,7 +198,6 @@ struct Parts {
     reach: Arc<Reach>,
     epoch: u64,
     hello: Hello,
-    peers: Arc<Peers>,
     retention: Arc<Lead>,
 }
 
@@ -212,7 +216,6 @@ impl Parts {
         let lead = if settings.redis_url.is_some() { Lead::shared() } else { Lead::alone() };
         Ok(Self {
             hello: Hello { identity, epoch, started_ms: Clock::unix_ms() },
-            peers: Arc::default(),
             retention: Arc::new(lead),
             usage: Arc::new(UsageBook::new(settings.log_rows_per_second)),
             limiter: Arc::default(),
@@ -223,6 +226,7 @@ impl Parts {
             // Only its count of strikes is used: all keys are in memory, so no answer needs remembering.
             unknown: Arc::new(UnknownKeys::new(Duration::ZERO)),
             permits: Arc::new(Permits::new(settings.max_connections)),
+            peers: Arc::default(),
             serving: Arc::default(),
             switch: DrainSwitch::new(),
             reach: Arc::new(if settings.redis_url.is_some() { Reach::new() } else { Reach::off() }),
@@ -274,7 +278,16 @@ impl Parts {
             Some(_) => Logins::open(Arc::clone(&bell)),
             None => (Logins::closed(), Sayings::none()),
         };
-        let admin = match self.admin(live.clone(), logins) {
+        // It must outlive the last request, too, and end before the writer does.
+        let cluster_switch = DrainSwitch::new();
+        let WaysOut { outbox, elsewhere, cluster } = match self.ways_out(bell, said, &cluster_switch) {
+            Ok(ways) => ways,
+            Err(error) => {
+                let _ = ready.send(Err(error));
+                return;
+            }
+        };
+        let admin = match self.admin(live.clone(), logins, outbox.clone()) {
             Ok(admin) => Arc::new(admin),
             Err(error) => {
                 let _ = ready.send(Err(error.to_string()));
@@ -297,15 +310,6 @@ impl Parts {
             };
             background_tasks.spawn(&here, "control plane", own.run(listener));
         }
-        // It must outlive the last request, too, and end before the writer does.
-        let cluster_switch = DrainSwitch::new();
-        let WaysOut { outbox, elsewhere, cluster } = match self.ways_out(bell, said, &cluster_switch) {
-            Ok(ways) => ways,
-            Err(error) => {
-                let _ = ready.send(Err(error));
-                return;
-            }
-        };
         let semantic = Similar::new(&self.settings);
         if let Some(similar) = &semantic {
             background_tasks.spawn(&here, "semantic sweep", Arc::clone(similar).sweep(drain.clone()));
@@ -371,18 +375,27 @@ impl Parts {
         tracing::info!("ended");
     }
 
-    fn admin(&self, live: LiveBus, logins: Logins) -> Result<Admin, crate::base::Error> {
+    fn admin(&self, live: LiveBus, logins: Logins, outbox: Outbox<Delta>) -> Result<Admin, crate::base::Error> {
         let health = Health {
-            instance: format!("{:012x}", self.epoch & 0xffff_ffff_ffff),
+            instance: instance_name(self.epoch),
             started: Clock::now(),
             reach: Arc::clone(&self.reach),
             directory: Arc::clone(&self.directory),
             drain: self.switch.drain(),
             serving: Arc::clone(&self.serving),
         };
-        let (settings, store) = (Arc::clone(&self.settings), self.store.clone());
-        let door = Door::new(Arc::clone(&self.throttle), logins, settings.redis_deadline);
-        Admin::new(AdminParts { settings, store, door, live, health })
+        let probe = probe::Probe { directory: Arc::clone(&self.directory), upstream: self.upstream.clone() };
+        Admin::new(AdminParts {
+            settings: Arc::clone(&self.settings),
+            store: self.store.clone(),
+            door: Door::new(Arc::clone(&self.throttle), logins, self.settings.redis_deadline),
+            budgets: Arc::clone(&self.budgets),
+            outbox,
+            peers: Arc::clone(&self.peers),
+            test: Arc::new(probe),
+            live,
+            health,
+        })
     }
 
     fn swept(&self) -> sweeps::Swept {

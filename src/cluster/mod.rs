@@ -131,8 +131,8 @@ impl Cluster {
         let hidden = key.sub_key("addresses in redis").map_err(no_key)?;
         let connector = connect()?;
         let alone = Arc::clone(connector.alone());
-        let link = Link::new(connector, "rounds", names.probe(), config.deadline, Arc::clone(&reach));
-        let view = View { directory, peers, instances, reach };
+        let link = Link::new(connector, "rounds", names.probe(), config.deadline, reach);
+        let view = View { directory, peers, instances };
         let parts: Vec<Box<dyn Part>> = vec![
             // Keeps the door: first of all.
             Box::new(Heartbeat::new(&names, hello, view, Arc::clone(&alone))),

@@ -14,8 +14,7 @@ use crate::base::Now;
 use crate::base::Secret;
 use crate::base::metrics::METRICS;
 use crate::state::catalog::Directory;
-use crate::state::peers::{PeerInstance, Peers, RedisState, RedisView};
-use crate::state::reach::{Reach, ReachState};
+use crate::state::peers::{PeerInstance, Peers};
 use redis::Value;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -58,7 +57,6 @@ pub(super) struct View {
     pub(super) peers: Arc<Peers>,
     /// See [`super::Shared::instances`].
     pub(super) instances: Arc<AtomicU32>,
-    pub(super) reach: Arc<Reach>,
 }
 
 /// Beats, and keeps the list of those who do.
@@ -71,7 +69,6 @@ pub(super) struct Heartbeat {
     standing: Standing,
     next: Now,
     prefix: Box<str>,
-    reported: Now,
     /// Counted at the last beat: one that is missing once may only have been late.
     counted: u32,
 }
@@ -121,7 +118,6 @@ impl Heartbeat {
             standing: Standing::Unknown,
             next: Now::default(),
             prefix: names.prefix().into(),
-            reported: Now::default(),
             counted: 0,
         }
     }
@@ -129,21 +125,6 @@ impl Heartbeat {
     fn stands(&mut self, standing: Standing) {
         self.alone.store(!matches!(standing, Standing::Ours), Ordering::Release);
         self.standing = standing;
-    }
-
-    /// How Redis is, for those who look at the view.
-    fn report(&self) {
-        let report = self.view.reach.report();
-        let state = match report.state {
-            ReachState::Off => RedisState::Off,
-            ReachState::Ok => RedisState::Up,
-            ReachState::Down => RedisState::Down,
-        };
-        self.view.peers.change(|view| {
-            let queue = view.redis.queue;
-            let (since, reason) = (report.since, report.reason);
-            view.redis = RedisView { state, since, reason, rtt_p50: report.trip_p50, rtt_p99: report.trip_p99, queue };
-        });
     }
 
     fn count(&mut self, seen: &[(u64, Duration, Option<Word>)], now: Now) {
@@ -168,10 +149,6 @@ impl Heartbeat {
 
 impl Part for Heartbeat {
     fn gather(&mut self, round: &mut Round<'_>) {
-        if round.now >= self.reported {
-            self.reported = round.now + EVERY;
-            self.report();
-        }
         if !round.up {
             self.stands(Standing::Unknown);
             self.next = round.now + EVERY;

@@ -4,6 +4,7 @@
 
 pub mod answer;
 mod attempts;
+mod base_url;
 pub mod buckets;
 pub mod budgets;
 pub mod bus;

@@ -10,12 +10,14 @@
 
 mod aborts;
 mod access_log;
+mod api;
 mod bad_input;
 mod bad_provider;
 mod cli;
 mod dedup;
 mod disconnect;
 mod docker;
+mod early;
 mod edge;
 mod fallback;
 mod gate;
