@@ -1,6 +1,6 @@
 //! Several instances' memories on one real Redis: what each tells, counts and claims, and what a break costs.
 
-use super::testing::RedisServer;
+use super::testing::{RedisServer, company};
 use super::{Cluster, ClusterConfig, Shared};
 use crate::base::bell::Bell;
 use crate::base::tasks::{DrainSwitch, Phase};
@@ -78,6 +78,8 @@ impl Instance {
             breakers: calls,
             news,
             bus: Bus::new(epoch, 1),
+            instances: Arc::default(),
+            company: company(epoch),
             listeners: vec![listener],
         };
         let cluster = Some(Cluster::start(&config, shared).unwrap());
