@@ -343,6 +343,10 @@ impl Part for Rests {
         self.progress.want();
     }
 
+    fn unreachable(&mut self) {
+        self.progress.unreachable();
+    }
+
     fn close(&mut self, round: &mut Round<'_>) {
         self.gather(round);
         if round.up {

@@ -98,6 +98,11 @@ impl Progress {
     /// Messages no longer arrive, or never did.
     pub(super) fn unsubscribed(&self) {
         self.subscribed.store(false, Ordering::Release);
+        self.unreachable();
+    }
+
+    /// There is nobody to ask.
+    pub(super) fn unreachable(&self) {
         self.known.send_replace(Known::Unreachable);
     }
 
