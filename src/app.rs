@@ -6,11 +6,13 @@ mod cores;
 mod sweeps;
 
 use crate::admin::{Admin, AdminParts, Health, LiveBus};
+use crate::base::bell::Bell;
 use crate::base::ids::RequestIds;
 use crate::base::tasks::{self, DrainSwitch, Phase, Tasks};
 use crate::base::telemetry::{self, LogFormat};
 use crate::base::{Clock, seal};
 use crate::cli::Stop;
+use crate::cluster::{self, Cluster, ClusterConfig};
 use crate::config::Settings;
 use crate::proxy::{self, AccessLines, Shared, Similar};
 use crate::server::{self, Permits, Tls};
@@ -18,6 +20,7 @@ use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
 use crate::state::catalog::Directory;
 use crate::state::dedup::{Dedup, Fingerprints};
+use crate::state::delta::Delta;
 use crate::state::limiter::Limiter;
 use crate::state::outbox::Outbox;
 use crate::state::throttle::Throttle;
@@ -39,6 +42,10 @@ use tokio::sync::{mpsc, watch};
 const MAX_IDLE_PER_HOST: usize = 1024;
 /// After *cut*, streams get this long to send their last event.
 const CUT_GRACE: Duration = Duration::from_secs(3);
+/// Keys told, subjects spent for and asks that may wait for Redis, each; beyond, they are dropped and counted.
+const OUTBOX: usize = 65_536;
+/// The last round's time at the end.
+const REDIS_GRACE: Duration = Duration::from_secs(2);
 /// The usage writer's and the store's time at the end.
 const STORE_GRACE: Duration = Duration::from_secs(10);
 
@@ -263,6 +270,15 @@ impl Parts {
             };
             background_tasks.spawn(&here, "control plane", own.run(listener));
         }
+        // It must outlive the last request, too, and end before the writer does.
+        let cluster_switch = DrainSwitch::new();
+        let (outbox, cluster) = match self.cluster(&cluster_switch) {
+            Ok(both) => both,
+            Err(error) => {
+                let _ = ready.send(Err(error));
+                return;
+            }
+        };
         let semantic = Similar::new(&self.settings);
         if let Some(similar) = &semantic {
             background_tasks.spawn(&here, "semantic sweep", Arc::clone(similar).sweep(drain.clone()));
@@ -276,7 +292,7 @@ impl Parts {
             dedup: Arc::clone(&self.dedup),
             semantic,
             fingerprints: Fingerprints::new(self.dedup_key),
-            outbox: Outbox::closed(),
+            outbox,
             limits: proxy::default_limits(&self.settings),
             no_model: Arc::from("-"),
             access,
@@ -312,12 +328,34 @@ impl Parts {
         self.shut_down(&mut signals, &mut orders, &mut done).await;
         // Every request has ended: whatever else waits for the last phase may go, too.
         self.switch.advance(Phase::Cut);
+        cluster_switch.advance(Phase::Cut);
+        if let Some(cluster) = cluster {
+            let last_round = tasks::blocking("the end of the redis thread", move || cluster.wait());
+            if tokio::time::timeout(REDIS_GRACE, last_round).await.is_err() {
+                tracing::error!("the redis thread did not end in time; what it held lapses by itself");
+            }
+        }
         writer_switch.advance(Phase::Cut);
         for name in writer_tasks.wait(STORE_GRACE).await {
             tracing::error!(task = name, "did not end in time; its last batch is lost");
         }
         background_tasks.wait(STORE_GRACE).await;
         tracing::info!("ended");
+    }
+
+    /// The way to the others, if there are any: without a Redis URL nothing leaves this instance.
+    fn cluster(&self, switch: &DrainSwitch) -> Result<(Outbox<Delta>, Option<Cluster>), String> {
+        let Some(url) = &self.settings.redis_url else { return Ok((Outbox::closed(), None)) };
+        let bell = Arc::<Bell>::default();
+        let (outbox, tells, asks) = Outbox::open(OUTBOX, Arc::clone(&bell));
+        let config = ClusterConfig {
+            url: url.clone(),
+            prefix: self.settings.redis_prefix.clone(),
+            deadline: self.settings.redis_deadline,
+            epoch: self.epoch,
+        };
+        let shared = cluster::Shared { bell, drain: switch.drain(), tells, asks };
+        Ok((outbox, Some(Cluster::start(&config, shared)?)))
     }
 
     fn admin(&self, live: LiveBus) -> Result<Admin, crate::base::Error> {

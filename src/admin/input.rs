@@ -1,9 +1,9 @@
 //! What an operator sends: JSON of at most a mebibyte, and names in paths. Whatever is wrong with it is said in words.
 
 use crate::base::{Error, ErrorKind};
-use crate::server::body;
+use crate::server::{Incoming, body};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 

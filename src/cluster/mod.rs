@@ -19,9 +19,11 @@ use call::{Answer, Call};
 use codec::Names;
 use link::Link;
 
-use crate::base::Now;
 use crate::base::bell::Bell;
 use crate::base::tasks::{self, Drain};
+use crate::base::{Now, Secret};
+use crate::state::delta::Delta;
+use crate::state::outbox::{Asks, Tells};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Builder;
@@ -29,8 +31,8 @@ use tokio::runtime::Builder;
 /// What it takes to find the others.
 #[derive(Clone, Debug)]
 pub struct ClusterConfig {
-    /// Where Redis is.
-    pub url: String,
+    /// Where Redis is; may hold a password.
+    pub url: Secret,
     /// In front of every key.
     pub prefix: String,
     /// Bound on each round trip.
@@ -44,8 +46,12 @@ pub struct ClusterConfig {
 pub struct Shared {
     /// Wakes the Redis task.
     pub bell: Arc<Bell>,
-    /// Where shutdown stands.
+    /// *Cut*: every request has ended; one last round, then the end. The switch is the cluster's own.
     pub drain: Drain,
+    /// What gathered to be told and spent.
+    pub tells: Tells<Delta>,
+    /// Who waits for an answer.
+    pub asks: Asks,
 }
 
 /// A running connection to the others.
@@ -58,7 +64,7 @@ impl Cluster {
     /// Starts the Redis thread. Never waits for Redis: unreachable at start is the same as down. Fails only on a URL that
     /// can't be read or when there is no thread to be had.
     pub fn start(config: &ClusterConfig, shared: Shared) -> Result<Self, String> {
-        let link = Link::new(&config.url, config.deadline).map_err(|e| format!("redis_url: {e}"))?;
+        let link = Link::new(config.url.reveal(), config.deadline).map_err(|e| format!("redis_url: {e}"))?;
         let _names = Names::new(&config.prefix);
         let parts: Vec<Box<dyn Part>> = Vec::new();
         let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;

@@ -3,6 +3,7 @@
 //! A reply that is whole is one frame, written with its head in one system call. A streamed one is a [`Source`] polled
 //! by hyper; when it breaks after its head has gone out, the connection is cut, so no client takes half for whole.
 
+use super::Incoming;
 use super::conn::Busy;
 use crate::base::{Error, ErrorKind};
 use crate::dialect::Dialect;
@@ -10,7 +11,6 @@ use crate::dialect::errors::error_body;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 use hyper::{Response, StatusCode};
 use std::any::Any;
 use std::fmt;

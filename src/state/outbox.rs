@@ -62,6 +62,10 @@ pub struct Batch<T> {
 #[derive(Debug)]
 pub struct Tells<T: Tell>(Arc<Hatch<T>>);
 
+/// The receiving end of spends alone, for whoever carries sums and not news.
+#[derive(Debug)]
+pub struct Spends<T: Tell>(Arc<Hatch<T>>);
+
 /// The receiving end of asks.
 #[derive(Debug)]
 pub struct Asks(mpsc::Receiver<Ask>);
@@ -165,6 +169,25 @@ impl<T: Tell> Tells<T> {
     pub fn take(&mut self) -> Batch<T> {
         let mut waiting = self.0.waiting.lock();
         Batch { tells: waiting.tells.drain().map(|(_, tell)| tell).collect(), spends: waiting.spends.drain().collect() }
+    }
+}
+
+impl<T: Tell> Tells<T> {
+    /// What was told, without the spends: for when those have their own end.
+    pub fn told(&mut self) -> Vec<T> {
+        self.0.waiting.lock().tells.drain().map(|(_, tell)| tell).collect()
+    }
+
+    /// The end of the spends.
+    pub fn spends(&self) -> Spends<T> {
+        Spends(Arc::clone(&self.0))
+    }
+}
+
+impl<T: Tell> Spends<T> {
+    /// The sums that have gathered.
+    pub fn take(&mut self) -> Vec<(Subject, Spend)> {
+        self.0.waiting.lock().spends.drain().collect()
     }
 }
 

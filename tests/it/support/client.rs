@@ -102,6 +102,18 @@ impl Conn {
         }
     }
 
+    /// Waits for the other end to close in order; false when it reset the connection. What came before is dropped.
+    pub fn ends(&mut self) -> bool {
+        let mut chunk = [0; 16 << 10];
+        loop {
+            match self.socket.read(&mut chunk) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
     /// One whole answer with a known length; `None` when the connection broke.
     pub fn try_answer(&mut self) -> Option<Answer> {
         while !self.buffer.windows(4).any(|w| w == b"\r\n\r\n") {
