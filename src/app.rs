@@ -21,6 +21,7 @@ use crate::state::bus::Bus;
 use crate::state::catalog::Directory;
 use crate::state::dedup::{Dedup, Fingerprints};
 use crate::state::delta::Delta;
+use crate::state::desk::Desk;
 use crate::state::limiter::Limiter;
 use crate::state::outbox::Outbox;
 use crate::state::throttle::Throttle;
@@ -33,7 +34,7 @@ use crate::upstream::{self, ClientConfig};
 use cores::CoreParts;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
@@ -172,6 +173,10 @@ struct Parts {
     store: Store,
     usage: Arc<UsageBook>,
     limiter: Arc<Limiter>,
+    /// Where limits meet the cluster; `None`: this instance is alone.
+    desk: Option<Arc<Desk>>,
+    /// Wakes the Redis task.
+    bell: Arc<Bell>,
     budgets: Arc<Budgets>,
     /// Fingerprints are keyed by the deployment, so that instances agree and nobody else can guess one.
     dedup_key: [u8; 32],
@@ -195,10 +200,18 @@ impl Parts {
         };
         let timeouts = &settings.timeouts;
         let (connect, pool_idle) = (timeouts.connect, timeouts.upstream_idle);
+        let epoch = seal::random_u64().map_err(|e| e.to_string())?;
+        let bell = Arc::<Bell>::default();
+        let desk = settings.redis_url.is_some().then(|| {
+            let live = Arc::new(AtomicU32::new(settings.expected_instances.unwrap_or(1)));
+            Arc::new(Desk::new(Arc::clone(&bell), live, proxy::limit_policy(&settings), epoch))
+        });
         let upstream = ClientConfig { connect, pool_idle, max_idle_per_host: MAX_IDLE_PER_HOST, tls };
         Ok(Self {
             usage: Arc::new(UsageBook::new(settings.log_rows_per_second)),
-            limiter: Arc::default(),
+            limiter: Arc::new(desk.as_ref().map_or_else(Limiter::new, |desk| Limiter::shared(Arc::clone(desk)))),
+            desk,
+            bell,
             budgets: Arc::new(Budgets::new()),
             dedup_key: store.data_key().sub_key("dedup fingerprints").map_err(|e| e.to_string())?,
             throttle: Arc::default(),
@@ -208,7 +221,7 @@ impl Parts {
             permits: Arc::new(Permits::new(settings.max_connections)),
             serving: Arc::default(),
             switch: DrainSwitch::new(),
-            epoch: seal::random_u64().map_err(|e| e.to_string())?,
+            epoch,
             settings,
             directory,
             store,
@@ -345,8 +358,10 @@ impl Parts {
 
     /// The way to the others, if there are any: without a Redis URL nothing leaves this instance.
     fn cluster(&self, switch: &DrainSwitch) -> Result<(Outbox<Delta>, Option<Cluster>), String> {
-        let Some(url) = &self.settings.redis_url else { return Ok((Outbox::closed(), None)) };
-        let bell = Arc::<Bell>::default();
+        let (Some(url), Some(desk)) = (&self.settings.redis_url, &self.desk) else {
+            return Ok((Outbox::closed(), None));
+        };
+        let bell = Arc::clone(&self.bell);
         let (outbox, tells, asks) = Outbox::open(OUTBOX, Arc::clone(&bell));
         let config = ClusterConfig {
             url: url.clone(),
@@ -354,7 +369,7 @@ impl Parts {
             deadline: self.settings.redis_deadline,
             epoch: self.epoch,
         };
-        let shared = cluster::Shared { bell, drain: switch.drain(), tells, asks };
+        let shared = cluster::Shared { bell, drain: switch.drain(), tells, asks, limits: Arc::clone(desk) };
         Ok((outbox, Some(Cluster::start(&config, shared)?)))
     }
 

@@ -4,6 +4,8 @@
 //! (`{…}`): one tag per limited thing or account, never one for the whole prefix. Messages carry a version and *remaining*
 //! milliseconds, never a wall time; kinds and versions that are not known are skipped and counted.
 
+use crate::state::subject::{Net, Subject};
+
 /// Names below one prefix.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
@@ -14,6 +16,16 @@ impl Names {
     /// Below `prefix`.
     pub(super) fn new(prefix: &str) -> Self {
         Self { prefix: prefix.into() }
+    }
+
+    /// The buckets of what is limited.
+    pub(super) fn limit(&self, subject: Subject) -> Vec<u8> {
+        match subject {
+            Subject::Key(key) => format!("{}:{{k{}}}:limit", self.prefix, key.0),
+            Subject::Addr(Net::V4(bits)) => format!("{}:{{a{bits:08x}}}:limit", self.prefix),
+            Subject::Addr(Net::V6(bits)) => format!("{}:{{a{bits:016x}}}:limit", self.prefix),
+        }
+        .into_bytes()
     }
 
     /// What a probe writes to; its own slot.

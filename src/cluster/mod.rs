@@ -10,6 +10,7 @@
 
 mod call;
 mod codec;
+mod limits;
 mod link;
 mod task;
 #[cfg(test)]
@@ -17,12 +18,14 @@ mod testing;
 
 use call::{Answer, Call};
 use codec::Names;
+use limits::Limits;
 use link::Link;
 
 use crate::base::bell::Bell;
 use crate::base::tasks::{self, Drain};
 use crate::base::{Now, Secret};
 use crate::state::delta::Delta;
+use crate::state::desk::Desk;
 use crate::state::outbox::{Asks, Tells};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +55,8 @@ pub struct Shared {
     pub tells: Tells<Delta>,
     /// Who waits for an answer.
     pub asks: Asks,
+    /// Where limits are asked about and leased.
+    pub limits: Arc<Desk>,
 }
 
 /// A running connection to the others.
@@ -65,8 +70,8 @@ impl Cluster {
     /// can't be read or when there is no thread to be had.
     pub fn start(config: &ClusterConfig, shared: Shared) -> Result<Self, String> {
         let link = Link::new(config.url.reveal(), config.deadline).map_err(|e| format!("redis_url: {e}"))?;
-        let _names = Names::new(&config.prefix);
-        let parts: Vec<Box<dyn Part>> = Vec::new();
+        let names = Names::new(&config.prefix);
+        let parts: Vec<Box<dyn Part>> = vec![Box::new(Limits::new(names, shared.limits))];
         let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
         let thread = tasks::thread("redis".to_owned(), move || {
             runtime.block_on(task::run(link, parts, shared.bell, shared.drain));

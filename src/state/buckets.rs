@@ -147,6 +147,11 @@ impl Bucket {
         if self.balance > 0 { (self.balance / UNIT) as u64 } else { 0 }
     }
 
+    /// Whole ones that flow in within `time`.
+    pub(crate) const fn inflow(&self, time: Duration) -> u64 {
+        time.as_micros() as u64 * self.per_minute as u64 / UNIT as u64
+    }
+
     /// Whole ones it holds at most.
     pub(crate) const fn holds(&self) -> u64 {
         (self.capacity / UNIT) as u64

@@ -69,6 +69,8 @@ pub struct LimitCall {
     pub id: u64,
     /// Greater than any before of this purse.
     pub seq: u64,
+    /// The last of them that was answered; 0: none.
+    pub answered: u64,
     /// As the caller knows them now.
     pub limits: Limits,
     /// Of the lease in hand when sent (requests, tokens), what is given back included.

@@ -28,6 +28,9 @@ const SLOTS_HERE: Duration = Duration::from_millis(4_500);
 /// somebody used fewer than were set aside.
 const NO_REQUESTS: Duration = Duration::from_secs(5);
 const NO_TOKENS: Duration = Duration::from_secs(1);
+/// A key that was refused is not asked about again before as much has flowed in as does in this time: over its limit a
+/// busy key costs a call per 5 ms and instance, not one per request. No credit is lost by it, as long as the bucket has room.
+const AGAIN: Duration = Duration::from_millis(5);
 /// Asks that one call carries at most.
 const ASKS: usize = 256;
 
@@ -37,7 +40,8 @@ pub(crate) struct Ask {
     pub(crate) id: RequestId,
     pub(crate) tokens: u64,
     pub(crate) reply: oneshot::Sender<Decision>,
-    pub(crate) seat: Seat,
+    /// Its place in the queue, given back with it.
+    pub(crate) _seat: Seat,
 }
 
 /// A call under way.
@@ -58,6 +62,8 @@ pub(crate) struct Lease {
     /// This purse's own name among all that spend from the same thing in Redis, now or before.
     id: u64,
     seq: u64,
+    /// The last one that was answered: what an answer that was lost had granted is given back by the next call.
+    answered: u64,
     // In hand: until `until`, slots until `slots_until`.
     requests: u64,
     tokens: u64,
@@ -74,6 +80,8 @@ pub(crate) struct Lease {
     acked: i64,
     /// When Redis last spoke; from then on the purse's buckets are what it said, and refill.
     heard: Option<Now>,
+    /// It refused somebody then, for want of anything but slots.
+    refused: bool,
     /// What headers say: Redis' balance and what is in hand, less what is spent here; not refilled, so that of two answers
     /// the later never shows more. A lower bound.
     shown: (i64, i64),
@@ -124,6 +132,7 @@ impl Lease {
             subject,
             id,
             seq: 0,
+            answered: 0,
             requests: 0,
             tokens: 0,
             until: Now::default(),
@@ -136,6 +145,7 @@ impl Lease {
             used: 0,
             acked: 0,
             heard: None,
+            refused: false,
             shown: (0, 0),
             listed: false,
             later: false,
@@ -149,13 +159,13 @@ impl Lease {
         self.flying.is_none()
             && self.asks.is_empty()
             && self.used == self.acked
-            && self.slots == 0
+            && self.slots(now) == 0
             && (now >= self.until || self.requests + self.tokens == 0)
     }
 
     /// The limits were changed: what Redis said of the old ones is no answer any more.
     pub(crate) const fn forget_refusals(&mut self) {
-        self.heard = None;
+        (self.heard, self.refused) = (None, false);
     }
 
     /// `actual` tokens in the place of `reserved`. The desk, when that is news to be carried over.
@@ -163,7 +173,8 @@ impl Lease {
         let beyond = (i128::from(actual) - i128::from(reserved)).clamp(-(1 << 40), 1 << 40) as i64;
         self.used = self.used.saturating_add(beyond);
         self.shown.1 = self.shown.1.saturating_sub(Bucket::parts(beyond));
-        let first = beyond != 0 && !std::mem::replace(&mut self.later, self.later | (beyond != 0));
+        let first = beyond != 0 && !self.later;
+        self.later |= first;
         first.then(|| Arc::clone(&self.desk))
     }
 
@@ -171,7 +182,7 @@ impl Lease {
     /// they are not in use, a busy one's are kept for the next request.
     pub(crate) fn freed(&mut self, running: u32) -> Option<(Arc<Desk>, bool)> {
         let idle = u64::from(self.slots.saturating_sub(running));
-        if self.listed || idle <= 2 * u64::from(self.spare) {
+        if self.listed || self.flying.is_some() || idle <= 2 * u64::from(self.spare) {
             return None;
         }
         self.listed = true;
@@ -233,7 +244,7 @@ impl Purse {
         lease.demand.note(need, now);
         let (have_requests, have_tokens) = lease.in_hand(now);
         let paid = (limits.rpm == 0 || have_requests > 0)
-            && (limits.tpm == 0 || have_tokens >= need)
+            && (limits.tpm == 0 || have_tokens >= need.max(1))
             && (limits.max_parallel == 0 || *running < lease.slots(now));
         if paid {
             let (one, need) = (u64::from(limits.rpm > 0), if limits.tpm > 0 { need } else { 0 });
@@ -252,7 +263,8 @@ impl Purse {
         // A no is remembered as what there was and when, so that who is refused costs no trip and a small ask is not
         // refused for a large one's sake.
         if let Some(heard) = lease.heard {
-            if limits.rpm > 0 && have_requests == 0 && !requests.covers(1) && now < heard + NO_REQUESTS {
+            let several = if lease.refused { requests.inflow(AGAIN).min(requests.holds() / 8) + 1 } else { 1 };
+            if limits.rpm > 0 && have_requests == 0 && !requests.covers(several) && now < heard + NO_REQUESTS {
                 return (Step::Refused(Which::Requests), false);
             }
             if limits.tpm > 0 && have_tokens < need && !tokens.covers(estimate) && now < heard + NO_TOKENS {
@@ -276,7 +288,8 @@ impl Purse {
     pub(crate) fn call(&mut self, turn: Turn, now: Now) -> Option<LimitCall> {
         let limits = self.limits;
         self.refresh(&limits, now);
-        let seed = (self.requests.for_redis(), self.tokens.for_redis());
+        let seed = |limit: u32, bucket: &Bucket| if limit == 0 { i64::MAX } else { bucket.for_redis() };
+        let seed = (seed(limits.rpm, &self.requests), seed(limits.tpm, &self.tokens));
         let running = self.running;
         let lease = self.lease.as_deref_mut()?;
         if turn == Turn::Listed {
@@ -295,7 +308,8 @@ impl Purse {
         let excess = |have: u64, want: u64| if have > 2 * want { have - want } else { 0 };
         let back = (excess(held.0, want_requests), excess(held.1, want_tokens));
         let spare = if turn == Turn::Close { 0 } else { lease.spare_slots(&limits, now) };
-        let had = lease.slots;
+        let had = lease.slots(now);
+        lease.slots = had;
         let keep = if limits.max_parallel == 0 { 0 } else { running + had.saturating_sub(running).min(spare) };
         let speaks = !lease.asks.is_empty()
             || back != (0, 0)
@@ -318,6 +332,7 @@ impl Purse {
             subject: lease.subject,
             id: lease.id,
             seq: lease.seq,
+            answered: lease.answered,
             limits,
             held,
             back,
@@ -346,7 +361,7 @@ impl Purse {
         let Some(flying) = lease.flying.take() else { return Vec::new() };
         // Its fate is unknown: what is in hand stays good until it lapses, and all else is said again next time.
         let Some(reply) = reply else { return Vec::new() };
-        lease.acked = flying.used;
+        (lease.acked, lease.answered) = (flying.used, lease.seq);
         lease.heard = Some(now);
         lease.share = None;
         let (kept, leased) = ((reply.kept.0 as i64, reply.kept.1 as i64), reply.leased);
@@ -370,6 +385,7 @@ impl Purse {
             let shown = (requests.plus(Bucket::parts(kept.0)), tokens.plus(Bucket::parts(kept.1)));
             done.push((ask, verdict, shown.0, shown.1));
         }
+        lease.refused = done.iter().any(|(_, verdict, ..)| matches!(verdict, Err(Which::Requests | Which::Tokens)));
         lease.shown = (
             requests.plus(Bucket::parts(kept.0 - flying.spent.0 as i64)).balance(),
             tokens.plus(Bucket::parts(kept.1 - flying.spent.1 as i64)).balance(),

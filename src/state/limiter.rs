@@ -193,7 +193,7 @@ impl Limiter {
         let (reply, answer) = oneshot::channel();
         let list = {
             let mut held = purse.lock();
-            held.lease.as_deref_mut().is_some_and(|lease| lease.wait(Ask { id, tokens: estimate, reply, seat }))
+            held.lease.as_deref_mut().is_some_and(|lease| lease.wait(Ask { id, tokens: estimate, reply, _seat: seat }))
         };
         if list {
             desk.list(Account(Arc::clone(&purse)), true);
@@ -225,7 +225,9 @@ impl Limiter {
     }
 
     fn new_purse(&self, subject: Subject, limits: &Limits, now: Now) -> Purse {
-        Purse { lease: self.desk.as_ref().map(|desk| desk.lease(subject)), ..Purse::new(limits, now) }
+        let mut purse = Purse::new(limits, now);
+        purse.lease = self.desk.as_ref().map(|desk| desk.lease(subject));
+        purse
     }
 }
 
@@ -303,7 +305,10 @@ impl Reservation {
                 let mut purse = self.purse.lock();
                 match self.via {
                     Via::Purse => purse.settle(reserved, tokens, now),
-                    Via::Share => purse.settle_share(reserved, tokens),
+                    Via::Share => {
+                        purse.settle_share(reserved, tokens);
+                        None
+                    }
                     Via::Free => None,
                 }
             };
