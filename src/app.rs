@@ -3,9 +3,10 @@
 //! The one room that sees the whole house. Nothing is decided here but who gets what.
 
 mod cores;
+mod probe;
 mod sweeps;
 
-use crate::admin::{Admin, AdminParts, Health, LiveBus};
+use crate::admin::{Admin, AdminParts, Health, LiveBus, instance_name};
 use crate::base::bell::Bell;
 use crate::base::ids::RequestIds;
 use crate::base::tasks::{self, DrainSwitch, Phase, Tasks};
@@ -24,6 +25,8 @@ use crate::state::delta::Delta;
 use crate::state::desk::Desk;
 use crate::state::limiter::Limiter;
 use crate::state::outbox::Outbox;
+use crate::state::peers::Peers;
+use crate::state::reach::Reach;
 use crate::state::throttle::Throttle;
 use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
@@ -185,9 +188,13 @@ struct Parts {
     unknown: Arc<UnknownKeys>,
     switch: DrainSwitch,
     permits: Arc<Permits>,
+    /// Published into by whoever hears of other instances.
+    peers: Arc<Peers>,
     serving: Arc<AtomicBool>,
     upstream: ClientConfig,
     tls: Option<Arc<Tls>>,
+    /// Whether the others can be reached.
+    reach: Arc<Reach>,
     epoch: u64,
 }
 
@@ -219,8 +226,10 @@ impl Parts {
             // Only its count of strikes is used: all keys are in memory, so no answer needs remembering.
             unknown: Arc::new(UnknownKeys::new(Duration::ZERO)),
             permits: Arc::new(Permits::new(settings.max_connections)),
+            peers: Arc::default(),
             serving: Arc::default(),
             switch: DrainSwitch::new(),
+            reach: Arc::new(if settings.redis_url.is_some() { Reach::new() } else { Reach::off() }),
             epoch,
             settings,
             directory,
@@ -260,7 +269,16 @@ impl Parts {
             }
         }
         let live = LiveBus::new(Bus::new(self.epoch, listeners.len()));
-        let admin = match self.admin(live.clone()) {
+        // It must outlive the last request, too, and end before the writer does.
+        let cluster_switch = DrainSwitch::new();
+        let (outbox, cluster) = match self.cluster(&cluster_switch) {
+            Ok(both) => both,
+            Err(error) => {
+                let _ = ready.send(Err(error));
+                return;
+            }
+        };
+        let admin = match self.admin(live.clone(), outbox.clone()) {
             Ok(admin) => Arc::new(admin),
             Err(error) => {
                 let _ = ready.send(Err(error.to_string()));
@@ -283,15 +301,6 @@ impl Parts {
             };
             background_tasks.spawn(&here, "control plane", own.run(listener));
         }
-        // It must outlive the last request, too, and end before the writer does.
-        let cluster_switch = DrainSwitch::new();
-        let (outbox, cluster) = match self.cluster(&cluster_switch) {
-            Ok(both) => both,
-            Err(error) => {
-                let _ = ready.send(Err(error));
-                return;
-            }
-        };
         let semantic = Similar::new(&self.settings);
         if let Some(similar) = &semantic {
             background_tasks.spawn(&here, "semantic sweep", Arc::clone(similar).sweep(drain.clone()));
@@ -369,20 +378,32 @@ impl Parts {
             deadline: self.settings.redis_deadline,
             epoch: self.epoch,
         };
-        let shared = cluster::Shared { bell, drain: switch.drain(), tells, asks, limits: Arc::clone(desk) };
+        let shared = cluster::Shared { bell, drain: switch.drain(), reach: Arc::clone(&self.reach), tells, asks, limits: Arc::clone(desk) };
         Ok((outbox, Some(Cluster::start(&config, shared)?)))
     }
 
-    fn admin(&self, live: LiveBus) -> Result<Admin, crate::base::Error> {
+    fn admin(&self, live: LiveBus, outbox: Outbox<Delta>) -> Result<Admin, crate::base::Error> {
+        let peers = Arc::clone(&self.peers);
         let health = Health {
-            instance: format!("{:012x}", self.epoch & 0xffff_ffff_ffff),
+            instance: instance_name(self.epoch),
             started: Clock::now(),
             directory: Arc::clone(&self.directory),
             drain: self.switch.drain(),
+            peers: Arc::clone(&peers),
             serving: Arc::clone(&self.serving),
         };
-        let (settings, store) = (Arc::clone(&self.settings), self.store.clone());
-        Admin::new(AdminParts { settings, store, throttle: Arc::clone(&self.throttle), live, health })
+        let probe = probe::Probe { directory: Arc::clone(&self.directory), upstream: self.upstream.clone() };
+        Admin::new(AdminParts {
+            settings: Arc::clone(&self.settings),
+            store: self.store.clone(),
+            throttle: Arc::clone(&self.throttle),
+            budgets: Arc::clone(&self.budgets),
+            outbox,
+            peers,
+            test: Arc::new(probe),
+            live,
+            health,
+        })
     }
 
     fn swept(&self) -> sweeps::Swept {

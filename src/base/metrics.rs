@@ -263,10 +263,42 @@ metrics! {
     logins_wrong: Counter = "merido_logins_total" {"outcome=\"wrong\""};
     /// Logins to the control plane, by outcome.
     logins_throttled: Counter = "merido_logins_total" {"outcome=\"throttled\""};
+    /// Entries of the control plane's audit that could not be written.
+    audit_lost: Counter = "merido_audit_lost_total";
     /// Answers to similar questions served from the semantic cache.
     semantic_hits: Counter = "merido_semantic_hits_total";
     /// Requests refused by a limit of ours.
     rate_limited: Counter = "merido_rate_limited_total";
+    /// Round trips to Redis: from sending a batch to its last answer.
+    redis_trip_seconds: Histogram = "merido_redis_round_trip_seconds";
+    /// How long the first thing in a batch waited before the batch was sent.
+    redis_queue_seconds: Histogram = "merido_redis_queue_seconds";
+    /// Batches sent to Redis, one a round trip and server.
+    redis_batches: Counter = "merido_redis_batches_total";
+    /// Commands sent to Redis; by batches: the mean size of one.
+    redis_commands: Counter = "merido_redis_commands_total";
+    /// Connections opened to Redis, tries that failed included.
+    redis_connects: Counter = "merido_redis_connects_total";
+    /// Redis servers that answer now (of a Redis Cluster: nodes).
+    redis_up: Gauge = "merido_redis_servers_up";
+    /// Times a Redis server went down, by cause.
+    redis_down_timeout: Counter = "merido_redis_down_total" {"cause=\"timeout\""};
+    /// Times a Redis server went down, by cause.
+    redis_down_lost: Counter = "merido_redis_down_total" {"cause=\"connection\""};
+    /// Times a Redis server went down, by cause.
+    redis_down_unfit: Counter = "merido_redis_down_total" {"cause=\"refused\""};
+    /// Probes of Redis that failed.
+    redis_probes_failed: Counter = "merido_redis_probes_failed_total";
+    /// Calls left unanswered because Redis was, or went, down.
+    redis_unanswered: Counter = "merido_redis_unanswered_total";
+    /// Answers of Redis that were there when our timer fired: it was we who were late.
+    redis_late_wakeups: Counter = "merido_redis_late_wakeups_total";
+    /// Calls that a node of a Redis Cluster sent elsewhere.
+    redis_redirects: Counter = "merido_redis_redirects_total";
+    /// Requests admitted without a decision of Redis because it was down (`MERIDO_RATE_LIMIT_ON_REDIS_DOWN=open`).
+    limits_failed_open: Counter = "merido_rate_limit_failed_open_total";
+    /// Messages from other instances of an unknown kind or version, skipped.
+    peer_messages_unknown: Counter = "merido_peer_messages_unknown_total";
     /// Tasks now running: one a client connection, and the background ones.
     tasks: Gauge = "merido_tasks";
     /// Tasks that panicked (each is a defect).

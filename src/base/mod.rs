@@ -7,6 +7,7 @@ pub mod bell;
 pub mod clock;
 pub mod dialect;
 pub mod error;
+pub mod hatch;
 pub mod ids;
 pub mod metrics;
 pub mod seal;

@@ -142,12 +142,8 @@ impl Part for Limits {
     fn settle(&mut self, answers: &mut dyn Iterator<Item = Answer>, now: Now) {
         let mut sent = std::mem::take(&mut self.sent);
         for account in sent.drain(..) {
-            let answer = answers.next();
-            if matches!(answer, Some(Err(super::call::Fault::Down)) | None) {
-                self.up = false;
-                self.desk.set_up(false);
-            }
-            let reply = answer.and_then(Result::ok).and_then(|value| read(&value));
+            // Down, perhaps only for this key's node: the next round knows whether for all.
+            let reply = answers.next().and_then(Result::ok).and_then(|value| read(&value));
             let next = account.answered(&self.desk, reply.as_ref(), now);
             self.file(account, next, now);
         }

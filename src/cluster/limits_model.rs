@@ -4,7 +4,7 @@
 //! Redis is emptied, its clock steps. What was admitted is held against the token bucket that was promised. One
 //! variable replays a run: `MERIDO_TEST_SEED`.
 
-use super::tests::{Instance, START, at, server_clock};
+use super::tests::{Instance, START, at, linked, server_clock};
 use super::*;
 use crate::base::sync::AtomicU32;
 use crate::cluster::Call;
@@ -362,8 +362,7 @@ fn over_lossy_wires_the_promised_bucket_holds() {
     let rounds = std::env::var("MERIDO_TEST_ROUNDS").ok().and_then(|s| s.parse().ok()).unwrap_or(1u64);
     let server = RedisServer::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let mut link = Link::new(&server.url(), Duration::from_secs(10)).unwrap();
-    assert!(runtime.block_on(link.connect()));
+    let mut link = linked(&server, &runtime);
     let mut wrong = Vec::new();
     for case in CASES {
         for seed in seed..seed + rounds {

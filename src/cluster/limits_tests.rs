@@ -4,12 +4,14 @@ use super::*;
 use crate::base::bell::Bell;
 use crate::base::sync::AtomicU32;
 use crate::base::{KeyId, RequestId};
+use crate::cluster::connector::Connector;
 use crate::cluster::link::Link;
 use crate::cluster::testing::RedisServer;
 use crate::cluster::{Call, call};
 use crate::state::buckets::{Limits as Limited, Which};
 use crate::state::desk::Policy;
 use crate::state::limiter::{Decision, Limiter, Refusal, Reservation, Taken, Waiting};
+use crate::state::reach::Reach;
 use crate::state::subject::Subject;
 use std::sync::atomic::Ordering;
 use tokio::sync::oneshot::error::TryRecvError;
@@ -73,8 +75,7 @@ impl World {
     fn new(count: u32) -> Self {
         let server = RedisServer::start();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut link = Link::new(&server.url(), Duration::from_secs(10)).unwrap();
-        assert!(runtime.block_on(link.connect()));
+        let link = linked(&server, &runtime);
         let live = Arc::new(AtomicU32::new(count));
         let instances = (0..count).map(|n| Instance::new(Policy::Closed, &live, n.into())).collect();
         Self { server, runtime, link, instances, live, now: START, calls: 0 }
@@ -125,6 +126,19 @@ impl World {
     fn ok(&mut self, of: usize, limits: &Limited) -> bool {
         self.get(of, limits, 0).is_ok()
     }
+}
+
+/// A way to `server` that is open.
+pub(super) fn linked(server: &RedisServer, runtime: &tokio::runtime::Runtime) -> Link {
+    let connector = Connector::new(&server.url(), None).unwrap();
+    let mut link =
+        Link::new(connector, "test", Names::new("t").probe(), Duration::from_secs(10), Arc::new(Reach::new()));
+    runtime.block_on(async {
+        while !link.is_up() {
+            link.changed().await;
+        }
+    });
+    link
 }
 
 #[derive(Clone, Copy)]

@@ -11,14 +11,22 @@
 mod call;
 mod codec;
 mod limits;
+mod conn;
+mod connector;
+mod dial;
 mod link;
+mod node;
+mod reply;
+mod slots;
 mod task;
 #[cfg(test)]
 mod testing;
+mod url;
 
 use call::{Answer, Call};
 use codec::Names;
 use limits::Limits;
+use connector::Connector;
 use link::Link;
 
 use crate::base::bell::Bell;
@@ -27,6 +35,7 @@ use crate::base::{Now, Secret};
 use crate::state::delta::Delta;
 use crate::state::desk::Desk;
 use crate::state::outbox::{Asks, Tells};
+use crate::state::reach::Reach;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Builder;
@@ -51,6 +60,8 @@ pub struct Shared {
     pub bell: Arc<Bell>,
     /// *Cut*: every request has ended; one last round, then the end. The switch is the cluster's own.
     pub drain: Drain,
+    /// Where it is published whether Redis is there.
+    pub reach: Arc<Reach>,
     /// What gathered to be told and spent.
     pub tells: Tells<Delta>,
     /// Who waits for an answer.
@@ -69,8 +80,9 @@ impl Cluster {
     /// Starts the Redis thread. Never waits for Redis: unreachable at start is the same as down. Fails only on a URL that
     /// can't be read or when there is no thread to be had.
     pub fn start(config: &ClusterConfig, shared: Shared) -> Result<Self, String> {
-        let link = Link::new(config.url.reveal(), config.deadline).map_err(|e| format!("redis_url: {e}"))?;
+        let connector = Connector::new(config.url.reveal(), None).map_err(|e| format!("redis_url: {e}"))?;
         let names = Names::new(&config.prefix);
+        let link = Link::new(connector, "rounds", names.probe(), config.deadline, shared.reach);
         let parts: Vec<Box<dyn Part>> = vec![Box::new(Limits::new(names, shared.limits))];
         let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
         let thread = tasks::thread("redis".to_owned(), move || {

@@ -1,12 +1,13 @@
 //! The one Redis task: waits for the bell or for what is due, makes one round of it, hands out the answers.
 //!
-//! What gathers during a round trip is the next round (natural batching). Ends with a last round, in which parts give
-//! back what others could use.
+//! What gathers during a round trip is the next round (natural batching). While nobody is there, rounds are still made:
+//! parts answer whoever waits, at once. Ends with a last round, in which parts give back what others could use.
 
 use super::call::Call;
 use super::link::Link;
 use super::{Part, Round};
 use crate::base::bell::Bell;
+use crate::base::metrics::METRICS;
 use crate::base::tasks::{Drain, Phase};
 use crate::base::{Clock, Now};
 use std::sync::Arc;
@@ -19,29 +20,36 @@ const IDLE: Duration = Duration::from_millis(500);
 pub(super) async fn run(mut link: Link, mut parts: Vec<Box<dyn Part>>, bell: Arc<Bell>, drain: Drain) {
     let end = drain.reached(Phase::Cut);
     tokio::pin!(end);
-    loop {
-        if !link.is_up() && link.connect().await {
-            let now = Clock::now();
-            for part in &mut parts {
-                part.returned(now);
-            }
-        }
+    let mut ended = false;
+    while !ended {
         let now = Clock::now();
-        let due = parts.iter().filter_map(|part| part.due()).min().unwrap_or(now + IDLE);
-        let ended = tokio::select! {
-            () = bell.heard() => false,
-            () = tokio::time::sleep(due.since(now)) => false,
-            () = &mut end => true,
-        };
-        round(&mut link, &mut parts, ended).await;
-        if ended {
-            return;
+        let due = parts.iter().filter_map(|part| part.due()).chain(link.beat_due()).fold(now + IDLE, Now::min);
+        tokio::select! {
+            biased;
+            () = &mut end => ended = true,
+            changed = link.changed() => {
+                if changed.returned {
+                    let now = Clock::now();
+                    for part in &mut parts {
+                        part.returned(now);
+                    }
+                }
+            }
+            () = bell.heard() => {}
+            () = tokio::time::sleep(due.since(now)) => {}
+        }
+        round(&mut link, &mut parts, &bell, ended).await;
+        if link.beat_due().is_some_and(|due| due <= Clock::now()) {
+            link.beat().await;
         }
     }
 }
 
-async fn round(link: &mut Link, parts: &mut [Box<dyn Part>], last: bool) {
+async fn round(link: &mut Link, parts: &mut [Box<dyn Part>], bell: &Bell, last: bool) {
     let now = Clock::now();
+    if let Some(since) = bell.waited() {
+        METRICS.redis_queue_seconds.observe_micros(now.micros_since(since));
+    }
     let mut calls: Vec<Call> = Vec::new();
     let mut counts = Vec::with_capacity(parts.len());
     for part in parts.iter_mut() {

@@ -8,7 +8,7 @@ use super::settle::Ticket;
 use super::{Proxy, attempt, limit};
 use crate::base::Error;
 use crate::dialect::estimate;
-use crate::server::Incoming;
+use crate::server::body::Incoming;
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::request::Parts;

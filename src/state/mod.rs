@@ -4,6 +4,7 @@
 
 pub mod answer;
 mod attempts;
+mod base_url;
 pub mod buckets;
 pub mod budgets;
 pub mod bus;
@@ -21,7 +22,9 @@ pub mod limiter;
 pub mod live;
 pub mod model_locks;
 pub mod outbox;
+pub mod peers;
 pub mod providers;
+pub mod reach;
 pub mod rest;
 pub mod semantic;
 mod shelf;

@@ -4,13 +4,16 @@
 //! or an account's secret in the clear. Nothing on a request's path calls in here: the catalog comes out by `refresh`,
 //! usage goes in by `writer`. When the store is away both wait and retry; known keys go on working.
 
+pub mod audit;
 mod embedded;
 mod error;
 mod master;
+pub mod query;
 pub mod refresh;
 pub mod retention;
 pub mod rows;
 mod usage;
+pub mod usage_query;
 pub mod validate;
 pub mod writer;
 

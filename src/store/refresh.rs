@@ -247,7 +247,7 @@ impl Known {
 }
 
 /// The same on every instance, so that rests of an account from the environment are shared like any other's.
-fn env_id(provider: &str) -> AccountId {
+pub(super) fn env_id(provider: &str) -> AccountId {
     AccountId(ModelId::of(&format!("{ENV_LABEL}/{provider}")).0.max(1))
 }
 

@@ -78,6 +78,7 @@ async fn body(open: impl Fn() -> Store) {
     keys(&store, &open()).await;
     models_and_tokens(&store).await;
     usage_is_exact_and_idempotent(&store).await;
+    query::tests::questions(&store).await;
     let again = open();
     assert_eq!(again.deployment(), store.deployment());
     assert_eq!(again.data_key().fingerprint(), store.data_key().fingerprint());
@@ -228,7 +229,7 @@ async fn usage_is_exact_and_idempotent(store: &Store) {
     let rows = store.log_rows(10).await.unwrap();
     assert_eq!(rows.iter().map(|r| r.id.n).collect::<Vec<_>>(), [3, 2, 1], "newest first");
     let printed: RequestId = row(2, 0).id.to_string().parse().unwrap();
-    let read = store.log_row(printed).await.unwrap().unwrap();
+    let read = store.log(printed).await.unwrap().unwrap();
     let wrote = row(2, 500);
     assert_eq!((read.status, read.tokens, read.cost_nanos, read.stream), (500, wrote.tokens, 6, true));
     assert_eq!((&*read.endpoint, &*read.dialect, &*read.cache), ("messages", "anthropic", "dedup"));

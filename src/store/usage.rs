@@ -3,7 +3,7 @@
 use super::Store;
 use super::error::Result;
 use super::rows::{LoggedRow, Pruned, UsageBatch};
-use crate::base::{KeyId, RequestId};
+use crate::base::KeyId;
 use crate::state::usage::Total;
 use std::sync::Arc;
 
@@ -27,11 +27,6 @@ impl Store {
     /// The newest `limit` log rows, newest first.
     pub async fn log_rows(&self, limit: u32) -> Result<Vec<LoggedRow>> {
         self.engine.log_rows(limit).await
-    }
-
-    /// The log row of one request.
-    pub async fn log_row(&self, id: RequestId) -> Result<Option<LoggedRow>> {
-        self.engine.log_row(id).await
     }
 
     /// Removes some of the log rows older than `before_ms` (Unix milliseconds), or the oldest while all of them cost

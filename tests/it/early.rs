@@ -2,11 +2,13 @@
 //! arrives where it does not, and what nobody reads is bounded in bytes, time and memory.
 
 use crate::support::client::{Answer, Conn, get};
-use crate::support::gateway::{Setup, TestGateway, named};
+use crate::support::gateway::{Setup, TestGateway, block_on, named};
 use crate::support::process::Process;
 use crate::support::provider::{Provider, chat};
+use crate::support::tls::Certificate;
 use merido::store::rows::KeySpec;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const CHAT: &str = "/v1/chat/completions";
 const BODY: &[u8] = br#"{"model":"openai/gpt-4o-mini","messages":[]}"#;
@@ -75,6 +77,29 @@ fn a_body_that_comes_after_its_answer_leaves_the_connection_alive() {
 }
 
 #[test]
+fn over_tls_it_is_the_same() {
+    let certificate = Certificate::new();
+    let gateway = certificate.on(Setup::new().with(|set| set.require_api_key = Some(true))).start();
+    block_on(async {
+        let mut client = certificate.connect(gateway.addr, "http/1.1").await.unwrap();
+        for length in [BODY.len(), 4 << 20] {
+            client.write_all(&head(CHAT, &format!("content-length: {length}\r\n"))).await.unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"}}") {
+                assert!(client.read_buf(&mut answer).await.unwrap() > 0);
+            }
+            let text = String::from_utf8(answer).unwrap();
+            assert!(text.starts_with("HTTP/1.1 401 "), "{text}");
+            assert_eq!(text.contains("connection: close"), length > BODY.len(), "{text}");
+            client.write_all(&vec![b' '; length]).await.unwrap();
+        }
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.unwrap();
+        assert!(rest.is_empty(), "closed in order");
+    });
+}
+
+#[test]
 fn half_a_body_that_was_enough_for_its_answer_leaves_the_connection_alive() {
     let provider = Provider::new(chat("never said"));
     let gateway = Setup::openai(&provider).start();
@@ -86,7 +111,7 @@ fn half_a_body_that_was_enough_for_its_answer_leaves_the_connection_alive() {
         file.len() + 100_000
     );
     for _ in 0..2 {
-        let answer = late(&mut conn, &[head.as_bytes(), &file].concat(), &[b'x'; 100_000]);
+        let answer = late(&mut conn, &[head.as_bytes(), &file].concat(), &vec![b'x'; 100_000]);
         assert!(answer.status == 400 && answer.text().contains("64 KiB"), "{}", answer.text());
         assert_eq!(answer.header("connection"), None);
         lives(&mut conn);
@@ -115,7 +140,7 @@ fn a_client_that_reads_only_after_it_has_sent_all_finds_its_answer() {
     let mut conn = Conn::open(gateway.addr);
     conn.send(b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nbad header\r\n\r\n");
     for _ in 0..20 {
-        assert!(conn.try_send(&[b' '; 100_000]));
+        assert!(conn.try_send(&vec![b' '; 100_000]));
     }
     assert_eq!(conn.answer().status, 400);
     assert!(conn.ends());
@@ -147,7 +172,7 @@ fn a_body_without_end_is_cut_off_and_costs_no_memory() {
     let dir = tempfile::tempdir().unwrap();
     let gateway = Process::start(dir.path(), &[("MERIDO_REQUIRE_API_KEY", "true")]);
     // The allocator's first touch of its pages is not what is measured.
-    let chunk = [b"10000\r\n", &[b' '; 0x10000][..], b"\r\n"].concat();
+    let chunk = [b"10000\r\n".to_vec(), vec![b' '; 0x10000], b"\r\n".to_vec()].concat();
     let endless = |least: usize| {
         let mut conn = Conn::open(gateway.addr);
         let head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n";

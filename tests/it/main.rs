@@ -10,6 +10,7 @@
 
 mod aborts;
 mod access_log;
+mod api;
 mod bad_input;
 mod bad_provider;
 mod cli;
@@ -24,6 +25,7 @@ mod leaks;
 mod limits;
 mod passhead;
 mod passthrough;
+mod redis_limits;
 mod redis_link;
 mod sdk;
 mod secrets;

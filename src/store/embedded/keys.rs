@@ -8,7 +8,8 @@ use crate::store::error::{Result, StoreError};
 use crate::store::rows::{KeyInfo, KeySpec};
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
-const COLUMNS: &str = "id, name, rpm, burst, tpm, max_parallel, models, budget_nanos, expires_ms, created_ms";
+pub(super) const COLUMNS: &str =
+    "id, name, rpm, burst, tpm, max_parallel, models, budget_nanos, expires_ms, created_ms";
 
 /// Changes a key's spec inside the transaction, so that two changes at once both hold.
 pub(crate) type Change = Box<dyn FnOnce(&mut KeySpec) -> Result<()> + Send>;
@@ -155,7 +156,7 @@ fn one(tx: &Transaction<'_>, id: KeyId) -> Result<KeyInfo> {
     read.unwrap_or_else(|| Err(StoreError::not_found(format!("key {id}"))))
 }
 
-fn info(row: &Row<'_>) -> Result<KeyInfo> {
+pub(super) fn info(row: &Row<'_>) -> Result<KeyInfo> {
     let models: Option<String> = row.get(6)?;
     let models = models.map(|json| serde_json::from_str(&json)).transpose();
     Ok(KeyInfo {

@@ -1,17 +1,86 @@
 //! Reading log rows back.
 
 use super::Embedded;
+use super::usage::counts;
 use crate::base::{AccountId, KeyId, RequestId};
 use crate::state::usage::Tokens;
 use crate::store::error::Result;
+use crate::store::query::{LogCursor, LogSelect, Placed, Spelling, Value, stored_epoch};
 use crate::store::rows::LoggedRow;
-use rusqlite::{OptionalExtension as _, Row};
+use crate::store::usage_query::{Names, UsageRow, UsageSelect};
+use rusqlite::types::ToSqlOutput;
+use rusqlite::{OptionalExtension as _, Row, ToSql, params_from_iter};
 
 const COLUMNS: &str = "epoch, n, time_ms, client_request_id, key_id, key_name, dialect, endpoint, requested_model,
     provider, account_id, account, model, status, stream, cache, attempts, timeline, prompt, completion, cache_read,
     cache_write, reasoning, cost_nanos, latency_ms, first_byte_ms, overhead_us, error, estimated, sampled";
 
 impl Embedded {
+    /// How SQLite spells what differs.
+    pub(crate) fn spelling(&self) -> Spelling {
+        Spelling { mark: '?', like: "LIKE" }
+    }
+
+    /// A page, and a row more when there is one.
+    pub(crate) async fn logs(&self, select: LogSelect) -> Result<Vec<Placed>> {
+        self.query(move |tx| {
+            let mut statement = tx.prepare_cached(&select.sql(COLUMNS))?;
+            let rows = statement.query_map(params_from_iter(&select.values), |row| {
+                Ok((read(row)?, row.get::<_, i64>(30)?.cast_unsigned()))
+            })?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
+    /// Where a search for a text stopped looking, if rows are left.
+    pub(crate) async fn log_scan_end(&self, select: LogSelect) -> Result<Option<LogCursor>> {
+        self.query(move |tx| {
+            let mut statement = tx.prepare_cached(&select.scan_end_sql())?;
+            let values = params_from_iter(&select.values[..select.indexed_values]);
+            let end = statement.query_row(values, |row| {
+                let (time, seq): (i64, i64) = (row.get(0)?, row.get(1)?);
+                Ok(LogCursor { time_ms: time.cast_unsigned(), seq: seq.cast_unsigned() })
+            });
+            Ok(end.optional()?)
+        })
+        .await
+    }
+
+    /// Sums by group.
+    pub(crate) async fn usage(&self, select: UsageSelect) -> Result<Vec<UsageRow>> {
+        self.query(move |tx| {
+            let mut statement = tx.prepare(&select.sql())?;
+            let mut rows = statement.query([])?;
+            let mut out = Vec::new();
+            while let Some(row) = rows.next()? {
+                let (key, account, model, day) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+                out.push(select.row(key, account, model, day, counts(row, 4)?)?);
+            }
+            Ok(out)
+        })
+        .await
+    }
+
+    /// Names of those keys and of all accounts.
+    pub(crate) async fn names(&self, keys: Vec<KeyId>) -> Result<Names> {
+        self.query(move |tx| {
+            let mut names = Names::default();
+            let mut key = tx.prepare_cached("SELECT name FROM keys WHERE id = ?1")?;
+            for id in keys {
+                let name: Option<String> = key.query_row([id.0.cast_signed()], |row| row.get(0)).optional()?;
+                names.keys.extend(name.map(|name| (id.0, name)));
+            }
+            let mut accounts = tx.prepare_cached("SELECT id, provider, label FROM accounts")?;
+            let mut rows = accounts.query([])?;
+            while let Some(row) = rows.next()? {
+                names.accounts.insert(row.get::<_, i64>(0)?.cast_unsigned(), (row.get(1)?, row.get(2)?));
+            }
+            Ok(names)
+        })
+        .await
+    }
+
     /// The newest `limit` rows, newest first.
     pub(crate) async fn log_rows(&self, limit: u32) -> Result<Vec<LoggedRow>> {
         self.query(move |tx| {
@@ -24,7 +93,7 @@ impl Embedded {
     }
 
     /// The row of one request.
-    pub(crate) async fn log_row(&self, id: RequestId) -> Result<Option<LoggedRow>> {
+    pub(crate) async fn log(&self, id: RequestId) -> Result<Option<LoggedRow>> {
         self.query(move |tx| {
             let mut select =
                 tx.prepare_cached(&format!("SELECT {COLUMNS} FROM request_log WHERE epoch = ?1 AND n = ?2"))?;
@@ -32,11 +101,6 @@ impl Embedded {
         })
         .await
     }
-}
-
-/// An id prints 48 bits of its epoch: what is stored must be found again by what was printed.
-pub(super) fn stored_epoch(id: RequestId) -> i64 {
-    (id.epoch & 0xffff_ffff_ffff).cast_signed()
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<LoggedRow> {
@@ -75,4 +139,13 @@ fn read(row: &Row<'_>) -> rusqlite::Result<LoggedRow> {
         estimated: row.get(28)?,
         sampled: row.get(29)?,
     })
+}
+
+impl ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        match self {
+            Self::Int(n) => n.to_sql(),
+            Self::Text(text) => text.to_sql(),
+        }
+    }
 }

@@ -9,6 +9,8 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 const STEPS: &[(&str, &str)] = &[
     ("0001_init", include_str!("../../../migrations/embedded/0001_init.sql")),
     ("0002_sessions", include_str!("../../../migrations/embedded/0002_sessions.sql")),
+    ("0003_days", include_str!("../../../migrations/embedded/0003_days.sql")),
+    ("0004_audit", include_str!("../../../migrations/embedded/0004_audit.sql")),
 ];
 
 /// The row that makes a file a deployment of its own.

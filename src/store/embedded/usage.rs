@@ -5,6 +5,7 @@ use super::Embedded;
 use crate::base::{AccountId, Clock, KeyId};
 use crate::state::usage::{Counts, LogRow, Tokens, Total};
 use crate::store::error::Result;
+use crate::store::query::stored_epoch;
 use crate::store::rows::{Pruned, UsageBatch, endpoint_name};
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
@@ -90,7 +91,7 @@ impl Embedded {
     /// All totals, oldest first.
     pub(crate) async fn spent(&self) -> Result<Vec<(KeyId, i64)>> {
         self.query(|tx| {
-            let mut select = tx.prepare_cached("SELECT key_id, SUM(cost_nanos) FROM usage GROUP BY key_id")?;
+            let mut select = tx.prepare_cached("SELECT key_id, SUM(cost_nanos) FROM usage_days GROUP BY key_id")?;
             let rows = select.query_map([], |row| Ok((KeyId(row.get::<_, i64>(0)?.cast_unsigned()), row.get(1)?)))?;
             Ok(rows.collect::<std::result::Result<_, _>>()?)
         })
@@ -110,24 +111,30 @@ impl Embedded {
                     key: KeyId(count(row, 1)?),
                     account: AccountId(count(row, 2)?),
                     model: row.get::<_, String>(3)?.into(),
-                    counts: Counts {
-                        requests: count(row, 4)?,
-                        errors: count(row, 5)?,
-                        tokens: Tokens {
-                            prompt: count(row, 6)?,
-                            completion: count(row, 7)?,
-                            cache_read: count(row, 8)?,
-                            cache_write: count(row, 9)?,
-                            reasoning: count(row, 10)?,
-                        },
-                        cost_nanos: row.get(11)?,
-                    },
+                    counts: counts(row, 4)?,
                 })
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
         .await
     }
+}
+
+/// The eight sums from column `at` on.
+pub(super) fn counts(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Counts> {
+    let count = |n| row.get::<_, i64>(at + n).map(i64::cast_unsigned);
+    Ok(Counts {
+        requests: count(0)?,
+        errors: count(1)?,
+        tokens: Tokens {
+            prompt: count(2)?,
+            completion: count(3)?,
+            cache_read: count(4)?,
+            cache_write: count(5)?,
+            reasoning: count(6)?,
+        },
+        cost_nanos: row.get(at + 7)?,
+    })
 }
 
 fn first_time(tx: &Transaction<'_>, batch: &UsageBatch) -> Result<bool> {
@@ -145,32 +152,35 @@ fn first_time(tx: &Transaction<'_>, batch: &UsageBatch) -> Result<bool> {
     Ok(true)
 }
 
+/// Adds to the total of the minute and to that of the day.
 fn add(tx: &Transaction<'_>, total: &Total) -> Result<()> {
     let (counts, tokens) = (&total.counts, &total.counts.tokens);
     let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    tx.prepare_cached(
-        "INSERT INTO usage (minute, key_id, account_id, model, requests, errors, prompt, completion, cache_read,
-         cache_write, reasoning, cost_nanos) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
-         ON CONFLICT (minute, key_id, account_id, model) DO UPDATE SET
-         requests = requests + excluded.requests, errors = errors + excluded.errors,
-         prompt = prompt + excluded.prompt, completion = completion + excluded.completion,
-         cache_read = cache_read + excluded.cache_read, cache_write = cache_write + excluded.cache_write,
-         reasoning = reasoning + excluded.reasoning, cost_nanos = cost_nanos + excluded.cost_nanos",
-    )?
-    .execute(params![
-        total.minute,
-        total.key.0.cast_signed(),
-        total.account.0.cast_signed(),
-        cut(&total.model, MAX_TEXT),
-        whole(counts.requests),
-        whole(counts.errors),
-        whole(tokens.prompt),
-        whole(tokens.completion),
-        whole(tokens.cache_read),
-        whole(tokens.cache_write),
-        whole(tokens.reasoning),
-        counts.cost_nanos
-    ])?;
+    for (table, span, at) in [("usage", "minute", total.minute), ("usage_days", "day", total.minute / 1_440)] {
+        tx.prepare_cached(&format!(
+            "INSERT INTO {table} ({span}, key_id, account_id, model, requests, errors, prompt, completion, cache_read,
+             cache_write, reasoning, cost_nanos) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+             ON CONFLICT ({span}, key_id, account_id, model) DO UPDATE SET
+             requests = requests + excluded.requests, errors = errors + excluded.errors,
+             prompt = prompt + excluded.prompt, completion = completion + excluded.completion,
+             cache_read = cache_read + excluded.cache_read, cache_write = cache_write + excluded.cache_write,
+             reasoning = reasoning + excluded.reasoning, cost_nanos = cost_nanos + excluded.cost_nanos"
+        ))?
+        .execute(params![
+            at,
+            total.key.0.cast_signed(),
+            total.account.0.cast_signed(),
+            cut(&total.model, MAX_TEXT),
+            whole(counts.requests),
+            whole(counts.errors),
+            whole(tokens.prompt),
+            whole(tokens.completion),
+            whole(tokens.cache_read),
+            whole(tokens.cache_write),
+            whole(tokens.reasoning),
+            counts.cost_nanos
+        ])?;
+    }
     Ok(())
 }
 
@@ -185,7 +195,7 @@ fn insert(tx: &Transaction<'_>, row: &LogRow, size: i64) -> Result<bool> {
              ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31)",
         )?
         .execute(params![
-            super::logs::stored_epoch(row.id),
+            stored_epoch(row.id),
             row.id.n.cast_signed(),
             row.time_ms.cast_signed(),
             row.client_request_id.as_deref().map(|text| cut(text, MAX_TEXT)),

@@ -53,6 +53,17 @@ pub fn get(addr: SocketAddr, path: &str, head: &str) -> Answer {
     conn.answer()
 }
 
+/// Any method, with a JSON body where `body` is not null.
+pub fn request(addr: SocketAddr, method: &str, path: &str, head: &str, body: &serde_json::Value) -> Answer {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let kind = if body.is_empty() { "" } else { "content-type: application/json\r\n" };
+    let mut conn = Conn::open(addr);
+    let length = body.len();
+    let head = format!("{method} {path} HTTP/1.1\r\nhost: gateway\r\n{kind}{head}content-length: {length}\r\n\r\n");
+    conn.send(&[head.as_bytes(), body.as_bytes()].concat());
+    conn.answer()
+}
+
 /// A connection whose bytes the test sees one by one.
 pub struct Conn {
     socket: TcpStream,

@@ -1,6 +1,5 @@
 //! What every test needs: a gateway on a free port, a scripted provider, a raw HTTP client, patience instead of sleeps.
 
-pub mod child;
 pub mod client;
 pub mod dialects;
 pub mod gateway;
