@@ -359,6 +359,7 @@ impl Parts {
         let (outbox, tells, asks) = Outbox::open(OUTBOX, Arc::clone(&bell));
         let config = ClusterConfig {
             url: url.clone(),
+            extra_roots: self.settings.redis_ca.clone(),
             prefix: self.settings.redis_prefix.clone(),
             deadline: self.settings.redis_deadline,
             epoch: self.epoch,

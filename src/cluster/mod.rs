@@ -33,6 +33,7 @@ use crate::base::{Now, Secret};
 use crate::state::delta::Delta;
 use crate::state::outbox::{Asks, Tells};
 use crate::state::reach::Reach;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Builder;
@@ -42,6 +43,8 @@ use tokio::runtime::Builder;
 pub struct ClusterConfig {
     /// Where Redis is; may hold a password.
     pub url: Secret,
+    /// Extra roots (PEM) to check its certificate by.
+    pub extra_roots: Option<PathBuf>,
     /// In front of every key.
     pub prefix: String,
     /// Bound on each round trip.
@@ -75,7 +78,8 @@ impl Cluster {
     /// Starts the Redis thread. Never waits for Redis: unreachable at start is the same as down. Fails only on a URL that
     /// can't be read or when there is no thread to be had.
     pub fn start(config: &ClusterConfig, shared: Shared) -> Result<Self, String> {
-        let connector = Connector::new(config.url.reveal(), None).map_err(|e| format!("redis_url: {e}"))?;
+        let connector = Connector::new(config.url.reveal(), config.extra_roots.as_deref())
+            .map_err(|e| format!("redis_url: {e}"))?;
         let names = Names::new(&config.prefix);
         let link = Link::new(connector, "rounds", names.probe(), config.deadline, shared.reach);
         let parts: Vec<Box<dyn Part>> = Vec::new();
