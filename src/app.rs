@@ -261,9 +261,10 @@ impl Parts {
                 return;
             }
         }
+        let live = LiveBus::new(Bus::new(self.epoch, listeners.len()));
         // It must outlive the last request, too, and end before the writer does.
         let cluster_switch = DrainSwitch::new();
-        let (ways, cluster) = match self.cluster(&cluster_switch) {
+        let (ways, cluster) = match self.cluster(&cluster_switch, &live.bus) {
             Ok(both) => both,
             Err(error) => {
                 let _ = ready.send(Err(error));
@@ -271,7 +272,6 @@ impl Parts {
             }
         };
         let Ways { outbox, breakers } = ways;
-        let live = LiveBus::new(Bus::new(self.epoch, listeners.len()));
         let admin = match self.admin(live.clone(), outbox.clone()) {
             Ok(admin) => Arc::new(admin),
             Err(error) => {
@@ -365,7 +365,7 @@ impl Parts {
     }
 
     /// The way to the others, if there are any: without a Redis URL nothing leaves this instance.
-    fn cluster(&self, switch: &DrainSwitch) -> Result<(Ways, Option<Cluster>), String> {
+    fn cluster(&self, switch: &DrainSwitch, bus: &Arc<Bus>) -> Result<(Ways, Option<Cluster>), String> {
         let Some(url) = &self.settings.redis_url else {
             return Ok((Ways { outbox: Outbox::closed(), breakers: Breakers::closed() }, None));
         };
@@ -377,6 +377,7 @@ impl Parts {
             prefix: self.settings.redis_prefix.clone(),
             deadline: self.settings.redis_deadline,
             epoch: self.epoch,
+            instance: instance_name(self.epoch).into(),
         };
         let (breakers, breaker_calls) = Breakers::open(OUTBOX, Arc::clone(&bell));
         let (herald, news, _) = Outbox::open(NEWS, Arc::clone(&bell));
@@ -391,6 +392,7 @@ impl Parts {
             directory: Arc::clone(&self.directory),
             breakers: breaker_calls,
             news,
+            bus: Arc::clone(bus),
             listeners: vec![Listener::new(Kind::CATALOG, move |_| changed.notify_one())],
         };
         Ok((Ways { outbox, breakers }, Some(Cluster::start(&config, shared)?)))

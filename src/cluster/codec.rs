@@ -24,6 +24,21 @@ impl Names {
         Self { prefix: prefix.into() }
     }
 
+    /// The stream of live events; all that belongs to it is in one slot.
+    pub(super) fn events(&self) -> Vec<u8> {
+        format!("{}:{{events}}:stream", self.prefix).into_bytes()
+    }
+
+    /// The last number of a writer in that stream.
+    pub(super) fn events_writer(&self, epoch: u64) -> Vec<u8> {
+        format!("{}:{{events}}:writer:{epoch:x}", self.prefix).into_bytes()
+    }
+
+    /// The mark that somebody watches live events.
+    pub(super) fn events_watch(&self) -> Vec<u8> {
+        format!("{}:{{events}}:watch", self.prefix).into_bytes()
+    }
+
     /// What a probe writes to; its own slot.
     pub(super) fn probe(&self) -> Vec<u8> {
         format!("{}:probe", self.prefix).into_bytes()

@@ -13,6 +13,7 @@ mod codec;
 mod conn;
 mod connector;
 mod dial;
+mod events;
 mod link;
 mod news;
 mod node;
@@ -42,6 +43,7 @@ use crate::base::bell::Bell;
 use crate::base::tasks::{self, Drain};
 use crate::base::{Now, Secret};
 use crate::state::breakers::BreakerCalls;
+use crate::state::bus::Bus;
 use crate::state::catalog::Directory;
 use crate::state::delta::Delta;
 use crate::state::news::{Listener, News};
@@ -65,6 +67,8 @@ pub struct ClusterConfig {
     pub deadline: Duration,
     /// This process' epoch: random per start, the instance's id among its peers.
     pub epoch: u64,
+    /// Its name, for people.
+    pub instance: Arc<str>,
 }
 
 /// The ends of this instance's memory that others share.
@@ -88,6 +92,8 @@ pub struct Shared {
     pub news: Tells<News>,
     /// Who acts on the others' messages.
     pub listeners: Vec<Listener>,
+    /// Live events.
+    pub bus: Arc<Bus>,
 }
 
 /// A running connection to the others.
@@ -95,6 +101,7 @@ pub struct Shared {
 pub struct Cluster {
     progress: Arc<Progress>,
     thread: std::thread::JoinHandle<()>,
+    events: std::thread::JoinHandle<()>,
 }
 
 impl Cluster {
@@ -104,8 +111,11 @@ impl Cluster {
         let connector = Connector::new(config.url.reveal(), config.extra_roots.as_deref())
             .map_err(|e| format!("redis_url: {e}"))?;
         let (names, epoch) = (Names::new(&config.prefix), config.epoch);
-        let Shared { bell, drain, reach, tells, asks: _asks, directory, breakers, news, listeners } = shared;
+        let Shared { bell, drain, reach, tells, asks: _asks, directory, breakers, news, listeners, bus } = shared;
         let progress = Arc::new(Progress::new());
+        // A pool of its own: connections belong to the thread that opened them.
+        let events = Connector::new(config.url.reveal(), None)?;
+        let events = events::start(events, names.clone(), bus, Arc::clone(&config.instance), drain.clone());
         let ear = Ear { epoch, directory: Arc::clone(&directory), listeners };
         let listening = Listening {
             way: connector.way("subscription"),
@@ -129,7 +139,7 @@ impl Cluster {
             });
             runtime.shutdown_timeout(Duration::from_secs(1));
         });
-        Ok(Self { progress, thread: thread.map_err(|e| e.to_string())? })
+        Ok(Self { progress, thread: thread.map_err(|e| e.to_string())?, events: events.map_err(|e| e.to_string())? })
     }
 
     /// Waits until the others' rests are known here: at most `patience`, and no longer than it takes to find that there is
@@ -140,8 +150,10 @@ impl Cluster {
 
     /// Waits for its last round; shutdown's last phase must have been reached.
     pub fn wait(self) {
-        if self.thread.join().is_err() {
-            tracing::error!("the redis thread panicked");
+        for thread in [self.thread, self.events] {
+            if thread.join().is_err() {
+                tracing::error!("a redis thread panicked");
+            }
         }
     }
 }

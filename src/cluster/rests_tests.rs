@@ -6,6 +6,7 @@ use crate::base::bell::Bell;
 use crate::base::tasks::{DrainSwitch, Phase};
 use crate::base::{AccountId, Clock, ModelId, Now, Secret};
 use crate::state::breakers::{Breakers, Claimed, Claiming};
+use crate::state::bus::Bus;
 use crate::state::catalog::Directory;
 use crate::state::delta::Delta;
 use crate::state::live::AccountLive;
@@ -59,7 +60,13 @@ impl Instance {
             Heard::News(_) => drop(counts.0.fetch_add(1, Ordering::SeqCst)),
             Heard::Gap => drop(counts.1.fetch_add(1, Ordering::SeqCst)),
         });
-        let config = ClusterConfig { url: Secret::new(server.url()), prefix: "t".to_owned(), deadline, epoch };
+        let config = ClusterConfig {
+            url: Secret::new(server.url()),
+            prefix: "t".to_owned(),
+            deadline,
+            epoch,
+            instance: "i".into(),
+        };
         let switch = DrainSwitch::new();
         let shared = Shared {
             bell,
@@ -70,6 +77,7 @@ impl Instance {
             directory: Arc::clone(&directory),
             breakers: calls,
             news,
+            bus: Bus::new(epoch, 1),
             listeners: vec![listener],
         };
         let cluster = Some(Cluster::start(&config, shared).unwrap());

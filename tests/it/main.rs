@@ -14,6 +14,7 @@ mod api;
 mod bad_input;
 mod bad_provider;
 mod cli;
+mod cluster_events;
 mod dedup;
 mod disconnect;
 mod docker;
