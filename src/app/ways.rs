@@ -55,6 +55,7 @@ impl Parts {
         };
         let config = ClusterConfig {
             url: url.clone(),
+            extra_roots: settings.redis_ca.clone(),
             prefix: settings.redis_prefix.clone(),
             deadline: settings.redis_deadline,
             epoch: self.epoch,

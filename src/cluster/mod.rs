@@ -70,6 +70,7 @@ use crate::state::peers::Peers;
 use crate::state::reach::Reach;
 use crate::state::unknown_keys::UnknownKeys;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -83,6 +84,8 @@ const VALUES_AT_LEAST: Duration = Duration::from_millis(100);
 pub struct ClusterConfig {
     /// Where Redis is; may hold a password.
     pub url: Secret,
+    /// Extra roots (PEM) to check its certificate by.
+    pub extra_roots: Option<PathBuf>,
     /// In front of every key.
     pub prefix: String,
     /// Bound on each round trip.
@@ -155,7 +158,8 @@ impl Cluster {
     /// can't be read or when there is no thread to be had.
     pub fn start(config: &ClusterConfig, shared: Shared) -> Result<Self, String> {
         // A pool for each thread: connections belong to the one that opened them.
-        let connect = || Connector::new(config.url.reveal(), None).map_err(|e| format!("redis_url: {e}"));
+        let roots = config.extra_roots.as_deref();
+        let connect = || Connector::new(config.url.reveal(), roots).map_err(|e| format!("redis_url: {e}"));
         let no_key = |e: SealError| e.to_string();
         let (names, epoch) = (Names::new(&config.prefix), config.epoch);
         let Shared { bell, drain, reach, directory, tells, asks: _asks, breakers, news, .. } = shared;
