@@ -39,7 +39,7 @@ use crate::upstream::{self, ClientConfig};
 use cores::CoreParts;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
@@ -198,6 +198,8 @@ struct Parts {
     reach: Arc<Reach>,
     epoch: u64,
     hello: Hello,
+    /// Live instances as last counted; what was set, or 1, before any was.
+    instances: Arc<AtomicU32>,
     retention: Arc<Lead>,
 }
 
@@ -216,6 +218,7 @@ impl Parts {
         let lead = if settings.redis_url.is_some() { Lead::shared() } else { Lead::alone() };
         Ok(Self {
             hello: Hello { identity, epoch, started_ms: Clock::unix_ms() },
+            instances: Arc::new(AtomicU32::new(settings.expected_instances.unwrap_or(1))),
             retention: Arc::new(lead),
             usage: Arc::new(UsageBook::new(settings.log_rows_per_second)),
             limiter: Arc::default(),

@@ -55,7 +55,7 @@ impl Parts {
             answers,
             key: self.store.data_key().clone(),
         };
-        let instances = Arc::default();
+        let instances = Arc::clone(&self.instances);
         let reach = Arc::clone(&self.reach);
         let shared = cluster::Shared { bell, drain: switch.drain(), reach, tells, asks, instances, company };
         Ok(WaysOut { outbox, elsewhere, cluster: Some(Cluster::start(&config, shared)?) })

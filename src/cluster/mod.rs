@@ -86,7 +86,7 @@ pub struct Shared {
     pub tells: Tells<Delta>,
     /// Who waits for an answer.
     pub asks: Asks,
-    /// Live instances as last counted, this one included; 0: never counted. Outlives an outage.
+    /// Live instances as last counted, this one included; what was put in before any was. An outage leaves it as it is.
     pub instances: Arc<AtomicU32>,
     /// What instances know of each other, count and keep together.
     pub company: Company,

@@ -282,3 +282,47 @@ fn differs(prefix: &str, ours: &Identity, owner: &str) -> String {
         what.join(" and ")
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_refused_is_told_which_of_the_two_differs() {
+        let ours = Identity { deployment: 1, data_key: [7; 8] };
+        let id = Identity { deployment: 2, ..ours };
+        let key = Identity { data_key: [8; 8], ..ours };
+        let said = |owner: &str| differs("p", &ours, owner);
+        assert!(
+            said(&id.text()).contains("the deployment id (theirs 0000000000000002")
+                && !said(&id.text()).contains("data key")
+        );
+        assert!(
+            said(&key.text()).contains("the data key (fingerprint theirs 08")
+                && !said(&key.text()).contains("deployment id (")
+        );
+        assert!(said("2 something new").contains("the form of its mark"));
+    }
+
+    #[test]
+    fn a_beats_answer_is_read_or_left_and_never_trusted() {
+        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let word = r#"{"version":"9","started_ms":5,"catalog":3,"digest":4,"added_later":true}"#;
+        let answer = [Value::Int(1), text("000000000000000a"), Value::Int(20), text(word)];
+        let odd = [text("not hex"), Value::Int(1), text(""), text("0b"), Value::Int(1), text("{}")];
+        let Some(Heard::Instances(seen)) = Heard::read(Value::Array([answer.to_vec(), odd.to_vec()].concat())) else {
+            panic!("not read");
+        };
+        assert_eq!(seen.len(), 2, "one has no name, one has a word that can't be read");
+        assert_eq!(
+            (seen[0].0, seen[0].1, seen[0].2.as_ref().map(|word| word.digest)),
+            (10, Duration::from_millis(20), Some(4))
+        );
+        assert!(seen[1].2.is_none());
+        for nonsense in
+            [Value::Nil, Value::Array(vec![]), Value::Array(vec![Value::Int(7)]), Value::Array(vec![Value::Int(0)])]
+        {
+            assert!(Heard::read(nonsense).is_none());
+        }
+    }
+}
