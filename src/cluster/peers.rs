@@ -266,7 +266,9 @@ fn differs(prefix: &str, ours: &Identity, owner: &str) -> String {
     let mine = ours.text();
     let (mine, theirs): (Vec<&str>, Vec<&str>) = (mine.split(' ').collect(), owner.split(' ').collect());
     let mut what = Vec::new();
-    if let ([_, our_id, our_key], [_, id, key]) = (&mine[..], &theirs[..]) {
+    if let ([form, our_id, our_key], [their_form, id, key]) = (&mine[..], &theirs[..])
+        && form == their_form
+    {
         if our_id != id {
             what.push(format!("the deployment id (theirs {id}, ours {our_id})"));
         }
