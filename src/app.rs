@@ -49,6 +49,8 @@ use ways::WaysOut;
 const MAX_IDLE_PER_HOST: usize = 1024;
 /// After *cut*, streams get this long to send their last event.
 const CUT_GRACE: Duration = Duration::from_secs(3);
+/// How long a start may wait for the others' rests: many times what it takes where Redis answers at all.
+const REDIS_PATIENCE: Duration = Duration::from_millis(250);
 /// The last round's time at the end.
 const REDIS_GRACE: Duration = Duration::from_secs(2);
 /// The usage writer's and the store's time at the end.
@@ -109,10 +111,10 @@ impl Gateway {
         let mut refresher =
             Refresher::new(store.clone(), Arc::clone(&directory), sources).map_err(|e| e.to_string())?;
         control.block_on(refresher.load()).map_err(|e| e.to_string())?;
-        let parts = Parts::new(settings, directory, store)?;
+        let mut parts = Parts::new(settings, directory, store)?;
         if let Some(url) = &parts.settings.redis_url {
             // Before anything of ours could get into another deployment's.
-            control.block_on(cluster::meet(url, &parts.settings.redis_prefix, &parts.hello))?;
+            parts.hello.met = control.block_on(cluster::meet(url, &parts.settings.redis_prefix, &parts.hello))?;
         }
         // Budgets must know what was spent before the first request: a restart is no refund.
         for (key, nanos) in control.block_on(parts.store.spent()).map_err(|e| e.to_string())? {
@@ -217,7 +219,7 @@ impl Parts {
         let identity = Identity { deployment: store.deployment(), data_key: store.data_key().fingerprint() };
         let lead = if settings.redis_url.is_some() { Lead::shared() } else { Lead::alone() };
         Ok(Self {
-            hello: Hello { identity, epoch, started_ms: Clock::unix_ms() },
+            hello: Hello { identity, epoch, started_ms: Clock::unix_ms(), met: false },
             instances: Arc::new(AtomicU32::new(settings.expected_instances.unwrap_or(1))),
             retention: Arc::new(lead),
             usage: Arc::new(UsageBook::new(settings.log_rows_per_second)),
@@ -283,7 +285,8 @@ impl Parts {
         };
         // It must outlive the last request, too, and end before the writer does.
         let cluster_switch = DrainSwitch::new();
-        let WaysOut { outbox, elsewhere, cluster } = match self.ways_out(bell, said, &cluster_switch) {
+        let ways = self.ways_out(bell, said, &live.bus, &cluster_switch);
+        let WaysOut { outbox, breakers, elsewhere, cluster } = match ways {
             Ok(ways) => ways,
             Err(error) => {
                 let _ = ready.send(Err(error));
@@ -328,6 +331,7 @@ impl Parts {
             semantic,
             fingerprints: Fingerprints::new(self.dedup_key),
             outbox,
+            breakers,
             limits: proxy::default_limits(&self.settings),
             no_model: Arc::from("-"),
             access,
@@ -335,6 +339,10 @@ impl Parts {
             bus: live.bus,
             drain: drain.clone(),
         });
+        if let Some(cluster) = cluster.as_ref().filter(|_| self.hello.met) {
+            // No request before the others' rests are known, unless there is nobody to ask.
+            cluster.known(REDIS_PATIENCE).await;
+        }
         let count = listeners.len();
         let (done_tx, mut done) = mpsc::channel::<()>(count);
         let mut failed = None;

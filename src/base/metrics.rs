@@ -247,6 +247,34 @@ metrics! {
     catalog_builds: Counter = "merido_catalog_builds_total";
     /// Live events dropped because their ring was overtaken or full.
     events_dropped: Counter = "merido_events_dropped_total";
+    /// Messages of the cluster, by what became of them; `skipped` counts each entry of a kind or form unknown here.
+    cluster_heard: Counter = "merido_cluster_messages_total" {"result=\"heard\""};
+    /// Messages of the cluster, by what became of them; `skipped` counts each entry of a kind or form unknown here.
+    cluster_own: Counter = "merido_cluster_messages_total" {"result=\"own\""};
+    /// Messages of the cluster, by what became of them; `skipped` counts each entry of a kind or form unknown here.
+    cluster_skipped: Counter = "merido_cluster_messages_total" {"result=\"skipped\""};
+    /// Gaps shown to those who follow the live events.
+    events_gaps: Counter = "merido_events_gaps_total";
+    /// Live events sent to the other instances, and taken from them.
+    events_sent: Counter = "merido_cluster_events_total" {"direction=\"sent\""};
+    /// Live events sent to the other instances, and taken from them.
+    events_received: Counter = "merido_cluster_events_total" {"direction=\"received\""};
+    /// Batches of live events put into the shared stream.
+    events_batches: Counter = "merido_cluster_event_batches_total";
+    /// Batches put into the shared stream again, because it was emptied or lost its end.
+    events_resent: Counter = "merido_cluster_event_batches_resent_total";
+    /// `started` events not sent to other instances, above 4,000 events a second.
+    events_shed: Counter = "merido_cluster_events_shed_total";
+    /// Live events that never reached the other instances: the backlog for Redis was full.
+    events_lost: Counter = "merido_cluster_events_lost_total";
+    /// Numbers of other instances' live events that the shared stream did not hold when they were looked for.
+    events_missing: Counter = "merido_cluster_events_missing_total";
+    /// Batches of a version that is not known here.
+    events_unknown: Counter = "merido_cluster_event_batches_skipped_total" {"why=\"version\""};
+    /// Batches that can't be read.
+    events_broken: Counter = "merido_cluster_event_batches_skipped_total" {"why=\"broken\""};
+    /// From the shared stream's taking a batch to our reading it.
+    events_lag_seconds: Histogram = "merido_cluster_event_lag_seconds";
     /// Answers served from the dedup cache, followers of a call in flight included.
     dedup_hits: Counter = "merido_dedup_hits_total";
     /// Answers of another instance served here.

@@ -33,7 +33,6 @@ struct Inner {
     target: Arc<Target>,
     tls: Option<Arc<rustls::ClientConfig>>,
     servers: Mutex<Vec<Server>>,
-    alone: Arc<AtomicBool>,
 }
 
 /// The way to a connection of one's own, again and again.
@@ -65,14 +64,17 @@ pub(super) struct Message {
 impl Connector {
     /// To the Redis at `url`. Connects to nothing yet. Errors do not quote the URL.
     pub(super) fn new(url: &str, extra_roots: Option<&Path>) -> Result<Self, String> {
-        let target = Target::parse(url)?;
-        let tls = if target.tls { Some(tls_config(extra_roots)?) } else { None };
-        Ok(Self(Arc::new(Inner { target: Arc::new(target), tls, servers: Mutex::default(), alone: Arc::default() })))
+        Self::of(Target::parse(url)?, extra_roots)
     }
 
-    /// Whether this instance must keep away, whoever answers there: ways end nowhere meanwhile.
-    pub(super) fn alone(&self) -> &Arc<AtomicBool> {
-        &self.0.alone
+    /// The same, whose connections can't be had and break while `alone` is set.
+    pub(super) fn guarded(url: &str, extra_roots: Option<&Path>, alone: &Arc<AtomicBool>) -> Result<Self, String> {
+        Self::of(Target { alone: Arc::clone(alone), ..Target::parse(url)? }, extra_roots)
+    }
+
+    fn of(target: Target, extra_roots: Option<&Path>) -> Result<Self, String> {
+        let tls = if target.tls { Some(tls_config(extra_roots)?) } else { None };
+        Ok(Self(Arc::new(Inner { target: Arc::new(target), tls, servers: Mutex::default() })))
     }
 
     /// The way to connections of their own for `role` (a word for the log).
@@ -129,12 +131,17 @@ impl Way {
     /// A subscription to `channels`, confirmed; waits until there is one. Ask again when it ended.
     pub(super) async fn subscription(&mut self, channels: &[&[u8]]) -> Subscription {
         loop {
-            self.pause().await;
-            let found = self.subscribe(channels).await;
-            if let Some(subscription) = self.noted(found) {
+            if let Some(subscription) = self.try_subscription(channels).await {
                 return subscription;
             }
         }
+    }
+
+    /// One try at that, in its time; for who does something else when there is nobody.
+    pub(super) async fn try_subscription(&mut self, channels: &[&[u8]]) -> Option<Subscription> {
+        self.pause().await;
+        let found = self.subscribe(channels).await;
+        self.noted(found)
     }
 
     async fn pause(&mut self) {
@@ -152,7 +159,7 @@ impl Way {
             }
         }
         tokio::time::sleep(now.until(self.not_before)).await;
-        while self.connector.alone().load(Ordering::Acquire) {
+        while self.connector.target().alone.load(Ordering::Acquire) {
             tokio::time::sleep(LOOK).await;
         }
     }

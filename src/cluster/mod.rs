@@ -15,17 +15,25 @@ mod connector;
 mod counts;
 mod dedup;
 mod dial;
+mod events;
 mod lead;
 mod link;
+mod news;
 mod node;
 mod peers;
 mod reply;
+mod rests;
+#[cfg(test)]
+mod rests_tests;
+mod resync;
 mod slots;
+mod subscribe;
 mod task;
 #[cfg(test)]
 mod testing;
 mod url;
 mod values;
+mod wire;
 
 use call::{Answer, Call};
 use codec::Names;
@@ -34,26 +42,33 @@ use counts::{LoginCounts, Strikes};
 use dedup::Answers;
 use lead::Leading;
 use link::Link;
+use news::NewsOut;
 use peers::{Heartbeat, View};
 pub use peers::{Hello, Identity, meet};
+use rests::Rests;
+use resync::Progress;
+use subscribe::{Ear, Listening};
 use values::Values;
 
 use crate::base::bell::Bell;
 use crate::base::seal::{DataKey, SealError};
 use crate::base::tasks::{self, Drain};
 use crate::base::{Now, Secret};
+use crate::state::breakers::BreakerCalls;
+use crate::state::bus::Bus;
 use crate::state::catalog::Directory;
 use crate::state::dedup::Ends;
 use crate::state::delta::Delta;
 use crate::state::lead::Lead;
 use crate::state::logins::Sayings;
+use crate::state::news::{Listener, News};
 use crate::state::outbox::{Asks, Tells};
 use crate::state::peers::Peers;
 use crate::state::reach::Reach;
 use crate::state::unknown_keys::UnknownKeys;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 use tokio::runtime::Builder;
 
@@ -71,6 +86,8 @@ pub struct ClusterConfig {
     pub deadline: Duration,
     /// This process' epoch: random per start, the instance's id among its peers.
     pub epoch: u64,
+    /// Its name, for people.
+    pub instance: Arc<str>,
 }
 
 /// The ends of this instance's memory that others share.
@@ -82,10 +99,20 @@ pub struct Shared {
     pub drain: Drain,
     /// Where it is published whether Redis is there.
     pub reach: Arc<Reach>,
+    /// Who rests, as this instance knows it, and the catalog's version it serves by.
+    pub directory: Arc<Directory>,
     /// What gathered to be told and spent.
     pub tells: Tells<Delta>,
     /// Who waits for an answer.
     pub asks: Asks,
+    /// What breakers count and claim.
+    pub breakers: BreakerCalls,
+    /// Small messages on their way out.
+    pub news: Tells<News>,
+    /// Who acts on the others' messages.
+    pub listeners: Vec<Listener>,
+    /// Live events.
+    pub bus: Arc<Bus>,
     /// Live instances as last counted, this one included; what was put in before any was. An outage leaves it as it is.
     pub instances: Arc<AtomicU32>,
     /// What instances know of each other, count and keep together.
@@ -97,8 +124,6 @@ pub struct Shared {
 pub struct Company {
     /// What this instance says of itself.
     pub hello: Hello,
-    /// The version it serves by.
-    pub directory: Arc<Directory>,
     /// Where others are listed.
     pub peers: Arc<Peers>,
     /// Who removes old rows.
@@ -116,41 +141,69 @@ pub struct Company {
 /// A running connection to the others.
 #[derive(Debug)]
 pub struct Cluster {
+    progress: Arc<Progress>,
     threads: Vec<std::thread::JoinHandle<()>>,
 }
 
 impl Cluster {
-    /// Starts the Redis thread. Never waits for Redis: unreachable at start is the same as down. Fails only on a URL that
+    /// Starts the Redis threads. Never waits for Redis: unreachable at start is the same as down. Fails only on a URL that
     /// can't be read or when there is no thread to be had.
     pub fn start(config: &ClusterConfig, shared: Shared) -> Result<Self, String> {
-        let connect = || Connector::new(config.url.reveal(), None).map_err(|e| format!("redis_url: {e}"));
-        let names = Names::new(&config.prefix);
-        let Shared { bell, drain, reach, instances, company, tells: _, asks: _ } = shared;
-        let Company { hello, directory, peers, retention, logins, unknown, answers, key } = company;
+        // A pool for each thread: connections belong to the one that opened them.
+        let wrong = |e: String| format!("redis_url: {e}");
+        let alone = Arc::new(AtomicBool::new(!shared.company.hello.met));
+        let guarded = || Connector::guarded(config.url.reveal(), None, &alone).map_err(wrong);
         let no_key = |e: SealError| e.to_string();
+        let (names, epoch) = (Names::new(&config.prefix), config.epoch);
+        let Shared { bell, drain, reach, directory, tells, asks: _asks, breakers, news, .. } = shared;
+        let Company { hello, peers, retention, logins, unknown, answers, key } = shared.company;
         let hidden = key.sub_key("addresses in redis").map_err(no_key)?;
-        let connector = connect()?;
-        let alone = Arc::clone(connector.alone());
+        let progress = Arc::new(Progress::new());
+        let connector = Connector::new(config.url.reveal(), None).map_err(wrong)?;
+        let listening = Listening {
+            way: guarded()?.way("subscription"),
+            channel: names.news(),
+            ear: Ear { epoch, directory: Arc::clone(&directory), listeners: shared.listeners },
+            progress: Arc::clone(&progress),
+            bell: Arc::clone(&bell),
+        };
         let link = Link::new(connector, "rounds", names.probe(), config.deadline, reach);
-        let view = View { directory, peers, instances };
+        let view = View { directory: Arc::clone(&directory), peers, instances: shared.instances };
         let parts: Vec<Box<dyn Part>> = vec![
             // Keeps the door: first of all.
             Box::new(Heartbeat::new(&names, hello, view, Arc::clone(&alone))),
-            Box::new(LoginCounts::new(names.clone(), hidden, config.epoch, logins)),
+            Box::new(Rests::new(names.clone(), epoch, directory, tells, breakers, Arc::clone(&progress))),
+            Box::new(NewsOut::new(names.clone(), epoch, news)),
+            Box::new(LoginCounts::new(names.clone(), hidden, epoch, logins)),
             Box::new(Strikes::new(&names, hidden, unknown)),
-            Box::new(Leading::new(&names, "retention", config.epoch, retention)),
+            Box::new(Leading::new(&names, "retention", epoch, retention)),
         ];
         let mut threads = Vec::new();
+        let instance = Arc::clone(&config.instance);
+        let events = events::start(guarded()?, names.clone(), shared.bus, instance, drain.clone());
+        threads.push(events.map_err(|e| e.to_string())?);
         if let Some(ends) = answers {
             let deadline = (config.deadline * 4).max(VALUES_AT_LEAST);
             let answers = Answers::new(key.child("dedup values").map_err(no_key)?, &config.prefix);
-            // Its connections live on its own thread: nothing of the rounds' is shared with it.
-            let link = Link::new(connect()?, "values", names.probe(), deadline, Arc::default());
-            let values = Values::new(link, names, answers, ends, config.epoch);
-            threads.push(thread("redis-values", values.run(alone, drain.clone()))?);
+            let link = Link::new(guarded()?, "values", names.probe(), deadline, Arc::default());
+            let values = Values::new(link, names, answers, ends, epoch);
+            threads.push(thread("redis-values", values.run(Arc::clone(&alone), drain.clone()))?);
         }
-        threads.push(thread("redis", task::run(link, parts, bell, drain))?);
-        Ok(Self { threads })
+        let rounds = async move {
+            let here = tokio::runtime::Handle::current();
+            let listening = tasks::spawn_on(&here, "subscription", listening.run(drain.clone()));
+            task::run(link, parts, bell, drain).await;
+            // It ends by itself in the same phase.
+            let _ = listening.await;
+        };
+        threads.push(thread("redis", rounds)?);
+        Ok(Self { progress, threads })
+    }
+
+    /// Waits until the others' rests are known here: at most `patience`, and no longer than it takes to find that there is
+    /// no Redis. Whether they are.
+    pub async fn known(&self, patience: Duration) -> bool {
+        tokio::time::timeout(patience, self.progress.settled()).await.unwrap_or(false)
     }
 
     /// Waits for its last round; shutdown's last phase must have been reached.

@@ -49,6 +49,8 @@ pub struct Hello {
     pub epoch: u64,
     /// When it started, Unix milliseconds.
     pub started_ms: u64,
+    /// The prefix was found to be ours, at start.
+    pub met: bool,
 }
 
 /// Where what is known of the others is read and published.
@@ -92,24 +94,24 @@ struct Word {
     digest: u64,
 }
 
-/// Says hello once, before serving: an error names what differs from the deployment whose prefix this is. A Redis that
-/// is away, slow or broken is no error; the mismatch is then found later.
-pub async fn meet(url: &Secret, prefix: &str, hello: &Hello) -> Result<(), String> {
+/// Says hello once, before serving: whether the prefix is ours. An error names what differs from the deployment whose it
+/// is. A Redis that is away, slow or broken is no error; a mismatch is then found later.
+pub async fn meet(url: &Secret, prefix: &str, hello: &Hello) -> Result<bool, String> {
     let connector = Connector::new(url.reveal(), None).map_err(|e| format!("redis_url: {e}"))?;
     let keys = Names::new(prefix).peers();
     let word = Word { version: env!("CARGO_PKG_VERSION").into(), started_ms: hello.started_ms, catalog: 0, digest: 0 };
     let mut way = connector.way("start");
-    let Ok(mut conn) = tokio::time::timeout(FIRST, way.connection(&keys[0])).await else { return Ok(()) };
-    let Ok(answers) = conn.round(&[beat(&keys, hello, &word)], FIRST).await else { return Ok(()) };
+    let Ok(mut conn) = tokio::time::timeout(FIRST, way.connection(&keys[0])).await else { return Ok(false) };
+    let Ok(answers) = conn.round(&[beat(&keys, hello, &word)], FIRST).await else { return Ok(false) };
     match answers.into_iter().next().and_then(Result::ok).and_then(Heard::read) {
         Some(Heard::Owner(owner)) => Err(differs(prefix, &hello.identity, &owner)),
-        _ => Ok(()),
+        Some(Heard::Instances(_)) => Ok(true),
+        None => Ok(false),
     }
 }
 
 impl Heartbeat {
     pub(super) fn new(names: &Names, hello: Hello, view: View, alone: Arc<AtomicBool>) -> Self {
-        alone.store(true, Ordering::Release);
         Self {
             keys: names.peers(),
             hello,
@@ -123,7 +125,12 @@ impl Heartbeat {
     }
 
     fn stands(&mut self, standing: Standing) {
-        self.alone.store(!matches!(standing, Standing::Ours), Ordering::Release);
+        match standing {
+            Standing::Ours => self.alone.store(false, Ordering::Release),
+            Standing::Theirs(_) => self.alone.store(true, Ordering::Release),
+            // A lost connection is no reason to give up the others' connections.
+            Standing::Unknown => {}
+        }
         self.standing = standing;
     }
 

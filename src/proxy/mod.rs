@@ -21,6 +21,7 @@ mod relay;
 mod replay;
 mod semantic;
 mod settle;
+mod trial;
 
 use crate::base::ids::RequestIds;
 use crate::base::tasks::Drain;
@@ -31,6 +32,7 @@ use crate::dialect::{Dialect, Endpoint, estimate};
 use crate::routing::Dice;
 use crate::server::body::Incoming;
 use crate::server::{Body, Peer, body};
+use crate::state::breakers::Breakers;
 use crate::state::buckets::Limits;
 use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
@@ -79,6 +81,8 @@ pub struct Shared {
     pub fingerprints: Fingerprints,
     /// The way out to other instances.
     pub outbox: Outbox<Delta>,
+    /// What instances count and claim together.
+    pub breakers: Breakers,
     /// The limits of who has none of its own.
     pub limits: Limits,
     /// The name that totals of requests without a target go under.
