@@ -69,7 +69,9 @@ impl Connector {
 
     /// The same, whose connections can't be had and break while `alone` is set.
     pub(super) fn guarded(url: &str, extra_roots: Option<&Path>, alone: &Arc<AtomicBool>) -> Result<Self, String> {
-        Self::of(Target { alone: Arc::clone(alone), ..Target::parse(url)? }, extra_roots)
+        let mut target = Target::parse(url)?;
+        target.alone = Arc::clone(alone);
+        Self::of(target, extra_roots)
     }
 
     fn of(target: Target, extra_roots: Option<&Path>) -> Result<Self, String> {
