@@ -23,6 +23,7 @@ use crate::state::bus::Bus;
 use crate::state::catalog::Directory;
 use crate::state::dedup::{Dedup, Fingerprints};
 use crate::state::delta::Delta;
+use crate::state::desk::Desk;
 use crate::state::lead::Lead;
 use crate::state::limiter::Limiter;
 use crate::state::logins::{Logins, Sayings};
@@ -183,6 +184,12 @@ struct Parts {
     store: Store,
     usage: Arc<UsageBook>,
     limiter: Arc<Limiter>,
+    /// Where limits meet the cluster; `None`: this instance is alone.
+    desk: Option<Arc<Desk>>,
+    /// Live instances as last counted; before the first count what was expected.
+    instances: Arc<AtomicU32>,
+    /// Wakes the Redis task.
+    bell: Arc<Bell>,
     budgets: Arc<Budgets>,
     /// Fingerprints are keyed by the deployment, so that instances agree and nobody else can guess one.
     dedup_key: [u8; 32],
@@ -200,8 +207,6 @@ struct Parts {
     reach: Arc<Reach>,
     epoch: u64,
     hello: Hello,
-    /// Live instances as last counted; what was set, or 1, before any was.
-    instances: Arc<AtomicU32>,
     retention: Arc<Lead>,
 }
 
@@ -214,16 +219,23 @@ impl Parts {
         };
         let timeouts = &settings.timeouts;
         let (connect, pool_idle) = (timeouts.connect, timeouts.upstream_idle);
-        let upstream = ClientConfig { connect, pool_idle, max_idle_per_host: MAX_IDLE_PER_HOST, tls };
         let epoch = seal::random_u64().map_err(|e| e.to_string())?;
+        let bell = Arc::<Bell>::default();
+        let instances = Arc::new(AtomicU32::new(settings.expected_instances.unwrap_or(1)));
+        let desk = settings.redis_url.is_some().then(|| {
+            Arc::new(Desk::new(Arc::clone(&bell), Arc::clone(&instances), proxy::limit_policy(&settings), epoch))
+        });
+        let upstream = ClientConfig { connect, pool_idle, max_idle_per_host: MAX_IDLE_PER_HOST, tls };
         let identity = Identity { deployment: store.deployment(), data_key: store.data_key().fingerprint() };
         let lead = if settings.redis_url.is_some() { Lead::shared() } else { Lead::alone() };
         Ok(Self {
             hello: Hello { identity, epoch, started_ms: Clock::unix_ms(), met: false },
-            instances: Arc::new(AtomicU32::new(settings.expected_instances.unwrap_or(1))),
             retention: Arc::new(lead),
             usage: Arc::new(UsageBook::new(settings.log_rows_per_second)),
-            limiter: Arc::default(),
+            limiter: Arc::new(desk.as_ref().map_or_else(Limiter::new, |desk| Limiter::shared(Arc::clone(desk)))),
+            desk,
+            bell,
+            instances,
             budgets: Arc::new(Budgets::new()),
             dedup_key: store.data_key().sub_key("dedup fingerprints").map_err(|e| e.to_string())?,
             throttle: Arc::default(),
@@ -278,7 +290,7 @@ impl Parts {
             }
         }
         let live = LiveBus::new(Bus::new(self.epoch, listeners.len()));
-        let bell = Arc::<Bell>::default();
+        let bell = Arc::clone(&self.bell);
         let (logins, said) = match self.settings.redis_url {
             Some(_) => Logins::open(Arc::clone(&bell)),
             None => (Logins::closed(), Sayings::none()),

@@ -40,7 +40,7 @@ impl Parts {
         switch: &DrainSwitch,
     ) -> Result<WaysOut, String> {
         let settings = &self.settings;
-        let Some(url) = &settings.redis_url else {
+        let (Some(url), Some(limits)) = (&settings.redis_url, &self.desk) else {
             let (outbox, breakers, elsewhere) = (Outbox::closed(), Breakers::closed(), Elsewhere::closed());
             return Ok(WaysOut { outbox, breakers, elsewhere, cluster: None });
         };
@@ -73,7 +73,6 @@ impl Parts {
             answers,
             key: self.store.data_key().clone(),
         };
-        let instances = Arc::clone(&self.instances);
         let shared = cluster::Shared {
             bell,
             drain: switch.drain(),
@@ -85,7 +84,8 @@ impl Parts {
             news,
             listeners: vec![Listener::new(Kind::CATALOG, move |_| changed.notify_one())],
             bus: Arc::clone(bus),
-            instances,
+            instances: Arc::clone(&self.instances),
+            limits: Arc::clone(limits),
             company,
         };
         Ok(WaysOut { outbox, breakers, elsewhere, cluster: Some(Cluster::start(&config, shared)?) })

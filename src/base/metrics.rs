@@ -299,6 +299,12 @@ metrics! {
     logins_uncounted: Counter = "merido_logins_decided_alone_total";
     /// Requests with an API key that is not known here.
     unknown_keys: Counter = "merido_unknown_api_keys_total";
+    /// Requests that waited for Redis to decide on their limits.
+    limits_waited: Counter = "merido_limits_waited_total";
+    /// Requests with limits let in because Redis was away or late.
+    limits_fail_open: Counter = "merido_limits_fail_open_total";
+    /// Calls to Redis on behalf of limits.
+    limits_calls: Counter = "merido_limits_calls_total";
     /// Logins to the control plane, by outcome.
     logins_ok: Counter = "merido_logins_total" {"outcome=\"ok\""};
     /// Logins to the control plane, by outcome.

@@ -11,6 +11,7 @@ pub(super) const SHARDS: u64 = 16;
 
 /// The field of an account's own rest in its table.
 pub(super) const WHOLE: &str = "account";
+use crate::state::subject::{Net, Subject};
 
 /// Names below one prefix.
 #[derive(Clone, Debug)]
@@ -69,6 +70,16 @@ impl Names {
     /// The prefix itself: sealed values are bound to it.
     pub(super) fn prefix(&self) -> &str {
         &self.prefix
+    }
+
+    /// The buckets of what is limited.
+    pub(super) fn limit(&self, subject: Subject) -> Vec<u8> {
+        match subject {
+            Subject::Key(key) => format!("{}:{{k{}}}:limit", self.prefix, key.0),
+            Subject::Addr(Net::V4(bits)) => format!("{}:{{a{bits:08x}}}:limit", self.prefix),
+            Subject::Addr(Net::V6(bits)) => format!("{}:{{a{bits:016x}}}:limit", self.prefix),
+        }
+        .into_bytes()
     }
 
     /// What a probe writes to; its own slot.

@@ -17,6 +17,7 @@ mod dedup;
 mod dial;
 mod events;
 mod lead;
+mod limits;
 mod link;
 mod news;
 mod node;
@@ -41,6 +42,7 @@ use connector::Connector;
 use counts::{LoginCounts, Strikes};
 use dedup::Answers;
 use lead::Leading;
+use limits::Limits;
 use link::Link;
 use news::NewsOut;
 use peers::{Heartbeat, View};
@@ -59,6 +61,7 @@ use crate::state::bus::Bus;
 use crate::state::catalog::Directory;
 use crate::state::dedup::Ends;
 use crate::state::delta::Delta;
+use crate::state::desk::Desk;
 use crate::state::lead::Lead;
 use crate::state::logins::Sayings;
 use crate::state::news::{Listener, News};
@@ -105,6 +108,8 @@ pub struct Shared {
     pub tells: Tells<Delta>,
     /// Who waits for an answer.
     pub asks: Asks,
+    /// Where limits are asked about and leased.
+    pub limits: Arc<Desk>,
     /// What breakers count and claim.
     pub breakers: BreakerCalls,
     /// Small messages on their way out.
@@ -172,6 +177,7 @@ impl Cluster {
         let parts: Vec<Box<dyn Part>> = vec![
             // Keeps the door: first of all.
             Box::new(Heartbeat::new(&names, hello, view, Arc::clone(&alone))),
+            Box::new(Limits::new(names.clone(), shared.limits)),
             Box::new(Rests::new(names.clone(), epoch, directory, tells, breakers, Arc::clone(&progress))),
             Box::new(NewsOut::new(names.clone(), epoch, news)),
             Box::new(LoginCounts::new(names.clone(), hidden, epoch, logins)),

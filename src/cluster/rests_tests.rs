@@ -1,6 +1,6 @@
 //! Several instances' memories on one real Redis: what each tells, counts and claims, and what a break costs.
 
-use super::testing::{RedisServer, company};
+use super::testing::{RedisServer, company, desk};
 use super::{Cluster, ClusterConfig, Shared};
 use crate::base::bell::Bell;
 use crate::base::tasks::{DrainSwitch, Phase};
@@ -69,6 +69,7 @@ impl Instance {
         };
         let switch = DrainSwitch::new();
         let shared = Shared {
+            limits: desk(&bell, epoch),
             bell,
             drain: switch.drain(),
             reach: Arc::default(),

@@ -51,7 +51,7 @@ use bytes::Bytes;
 use http::header::HeaderValue;
 use http::request::Parts;
 use hyper::{Request, Response};
-pub use limit::{dedup_limits, default_limits};
+pub use limit::{dedup_limits, default_limits, limit_policy};
 use parking_lot::Mutex;
 pub use semantic::Similar;
 use settle::Ticket;
@@ -214,7 +214,7 @@ impl Proxy {
         ticket.stream = peek.stream.unwrap_or(false) || endpoint == Endpoint::StreamGenerate;
         ticket.estimate = estimate::prompt_tokens(body.len());
         let stream = ticket.stream;
-        limit::take(&self.shared, ticket, estimate::reservation(body.len(), peek.max_output))?;
+        limit::take(&self.shared, ticket, estimate::reservation(body.len(), peek.max_output)).await?;
         let question = Question { endpoint, parts, body, peek, stream };
         let claim = dedup::claim(self, &question, ticket)?;
         Ok((question, claim))

@@ -30,6 +30,7 @@ mod limits;
 mod openapi;
 mod passhead;
 mod passthrough;
+mod redis_limits;
 mod redis_link;
 mod sdk;
 mod secrets;
