@@ -112,10 +112,10 @@ impl Gateway {
         let mut refresher =
             Refresher::new(store.clone(), Arc::clone(&directory), sources).map_err(|e| e.to_string())?;
         control.block_on(refresher.load()).map_err(|e| e.to_string())?;
-        let parts = Parts::new(settings, directory, store)?;
+        let mut parts = Parts::new(settings, directory, store)?;
         if let Some(url) = &parts.settings.redis_url {
             // Before anything of ours could get into another deployment's.
-            control.block_on(cluster::meet(url, &parts.settings.redis_prefix, &parts.hello))?;
+            parts.hello.met = control.block_on(cluster::meet(&parts.cluster_config(url), &parts.hello))?;
         }
         // Budgets must know what was spent before the first request: a restart is no refund.
         for (key, nanos) in control.block_on(parts.store.spent()).map_err(|e| e.to_string())? {
@@ -229,7 +229,7 @@ impl Parts {
         let identity = Identity { deployment: store.deployment(), data_key: store.data_key().fingerprint() };
         let lead = if settings.redis_url.is_some() { Lead::shared() } else { Lead::alone() };
         Ok(Self {
-            hello: Hello { identity, epoch, started_ms: Clock::unix_ms() },
+            hello: Hello { identity, epoch, started_ms: Clock::unix_ms(), met: false },
             retention: Arc::new(lead),
             usage: Arc::new(UsageBook::new(settings.log_rows_per_second)),
             limiter: Arc::new(desk.as_ref().map_or_else(Limiter::new, |desk| Limiter::shared(Arc::clone(desk)))),
@@ -351,7 +351,7 @@ impl Parts {
             bus: live.bus,
             drain: drain.clone(),
         });
-        if let Some(cluster) = &cluster {
+        if let Some(cluster) = cluster.as_ref().filter(|_| self.hello.met) {
             // No request before the others' rests are known, unless there is nobody to ask.
             cluster.known(REDIS_PATIENCE).await;
         }
