@@ -204,7 +204,7 @@ impl Writer {
         if !publishing {
             // Whoever comes to watch from now on wants nothing of what had happened by then.
             self.seen = self.seen.max(before);
-            self.ends.bus.forget_own(self.seen);
+            self.ends.bus.unwatched(self.seen);
         }
         Some(())
     }

@@ -89,6 +89,7 @@ impl Cursor {
             }
             return;
         }
+        ring.introduce(&mut self.position);
         if let (Some(from_ms), Following::Live) = (self.position.stream_ms(), bus.following()) {
             // One page waits while one is being read: a slow reader holds up nobody but itself.
             let (pages, answer) = mpsc::channel(1);
