@@ -17,12 +17,14 @@ use crate::cluster::{self, Cluster, ClusterConfig};
 use crate::config::Settings;
 use crate::proxy::{self, AccessLines, Shared, Similar};
 use crate::server::{self, Permits, Tls};
+use crate::state::breakers::Breakers;
 use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
 use crate::state::catalog::Directory;
 use crate::state::dedup::{Dedup, Fingerprints};
 use crate::state::delta::Delta;
 use crate::state::limiter::Limiter;
+use crate::state::news::{Kind, Listener};
 use crate::state::outbox::Outbox;
 use crate::state::peers::Peers;
 use crate::state::reach::Reach;
@@ -47,6 +49,10 @@ const MAX_IDLE_PER_HOST: usize = 1024;
 const CUT_GRACE: Duration = Duration::from_secs(3);
 /// Keys told, subjects spent for and asks that may wait for Redis, each; beyond, they are dropped and counted.
 const OUTBOX: usize = 65_536;
+/// How long a start may wait for the others' rests: many times what it takes where Redis answers at all.
+const REDIS_PATIENCE: Duration = Duration::from_millis(250);
+/// Small messages that may wait for Redis.
+const NEWS: usize = 1024;
 /// The last round's time at the end.
 const REDIS_GRACE: Duration = Duration::from_secs(2);
 /// The usage writer's and the store's time at the end.
@@ -258,13 +264,14 @@ impl Parts {
         let live = LiveBus::new(Bus::new(self.epoch, listeners.len()));
         // It must outlive the last request, too, and end before the writer does.
         let cluster_switch = DrainSwitch::new();
-        let (outbox, cluster) = match self.cluster(&cluster_switch, &live.bus) {
+        let (ways, cluster) = match self.cluster(&cluster_switch, &live.bus) {
             Ok(both) => both,
             Err(error) => {
                 let _ = ready.send(Err(error));
                 return;
             }
         };
+        let Ways { outbox, breakers } = ways;
         let admin = match self.admin(live.clone(), outbox.clone()) {
             Ok(admin) => Arc::new(admin),
             Err(error) => {
@@ -302,6 +309,7 @@ impl Parts {
             semantic,
             fingerprints: Fingerprints::new(self.dedup_key),
             outbox,
+            breakers,
             limits: proxy::default_limits(&self.settings),
             no_model: Arc::from("-"),
             access,
@@ -309,6 +317,10 @@ impl Parts {
             bus: live.bus,
             drain: drain.clone(),
         });
+        if let Some(cluster) = &cluster {
+            // No request before the others' rests are known, unless there is nobody to ask.
+            cluster.known(REDIS_PATIENCE).await;
+        }
         let count = listeners.len();
         let (done_tx, mut done) = mpsc::channel::<()>(count);
         let mut failed = None;
@@ -353,20 +365,37 @@ impl Parts {
     }
 
     /// The way to the others, if there are any: without a Redis URL nothing leaves this instance.
-    fn cluster(&self, switch: &DrainSwitch, bus: &Arc<Bus>) -> Result<(Outbox<Delta>, Option<Cluster>), String> {
-        let Some(url) = &self.settings.redis_url else { return Ok((Outbox::closed(), None)) };
+    fn cluster(&self, switch: &DrainSwitch, bus: &Arc<Bus>) -> Result<(Ways, Option<Cluster>), String> {
+        let Some(url) = &self.settings.redis_url else {
+            return Ok((Ways { outbox: Outbox::closed(), breakers: Breakers::closed() }, None));
+        };
         let bell = Arc::<Bell>::default();
         let (outbox, tells, asks) = Outbox::open(OUTBOX, Arc::clone(&bell));
         let config = ClusterConfig {
             url: url.clone(),
+            extra_roots: self.settings.redis_ca.clone(),
             prefix: self.settings.redis_prefix.clone(),
             deadline: self.settings.redis_deadline,
             epoch: self.epoch,
             instance: instance_name(self.epoch).into(),
         };
-        let (drain, reach, bus) = (switch.drain(), Arc::clone(&self.reach), Arc::clone(bus));
-        let shared = cluster::Shared { bell, drain, reach, tells, asks, bus };
-        Ok((outbox, Some(Cluster::start(&config, shared)?)))
+        let (breakers, breaker_calls) = Breakers::open(OUTBOX, Arc::clone(&bell));
+        let (herald, news, _) = Outbox::open(NEWS, Arc::clone(&bell));
+        self.store.tell_of_changes(herald);
+        let changed = self.store.bell();
+        let shared = cluster::Shared {
+            bell,
+            drain: switch.drain(),
+            reach: Arc::clone(&self.reach),
+            tells,
+            asks,
+            directory: Arc::clone(&self.directory),
+            breakers: breaker_calls,
+            news,
+            bus: Arc::clone(bus),
+            listeners: vec![Listener::new(Kind::CATALOG, move |_| changed.notify_one())],
+        };
+        Ok((Ways { outbox, breakers }, Some(Cluster::start(&config, shared)?)))
     }
 
     fn admin(&self, live: LiveBus, outbox: Outbox<Delta>) -> Result<Admin, crate::base::Error> {
@@ -436,6 +465,12 @@ impl Parts {
             }
         }
     }
+}
+
+/// The ways out to other instances.
+struct Ways {
+    outbox: Outbox<Delta>,
+    breakers: Breakers,
 }
 
 /// TERM and INT.

@@ -269,6 +269,12 @@ metrics! {
     events_broken: Counter = "merido_cluster_event_batches_skipped_total" {"why=\"broken\""};
     /// From the shared stream's taking a batch to our reading it.
     events_lag_seconds: Histogram = "merido_cluster_event_lag_seconds";
+    /// Messages of the cluster, by what became of them; `skipped` counts each entry of a kind or form unknown here.
+    cluster_heard: Counter = "merido_cluster_messages_total" {"result=\"heard\""};
+    /// Messages of the cluster, by what became of them; `skipped` counts each entry of a kind or form unknown here.
+    cluster_own: Counter = "merido_cluster_messages_total" {"result=\"own\""};
+    /// Messages of the cluster, by what became of them; `skipped` counts each entry of a kind or form unknown here.
+    cluster_skipped: Counter = "merido_cluster_messages_total" {"result=\"skipped\""};
     /// Answers served from the dedup cache, followers of a call in flight included.
     dedup_hits: Counter = "merido_dedup_hits_total";
     /// Requests with an API key that is not known here.
@@ -313,8 +319,6 @@ metrics! {
     redis_redirects: Counter = "merido_redis_redirects_total";
     /// Requests admitted without a decision of Redis because it was down (`MERIDO_RATE_LIMIT_ON_REDIS_DOWN=open`).
     limits_failed_open: Counter = "merido_rate_limit_failed_open_total";
-    /// Messages from other instances of an unknown kind or version, skipped.
-    peer_messages_unknown: Counter = "merido_peer_messages_unknown_total";
     /// Tasks now running: one a client connection, and the background ones.
     tasks: Gauge = "merido_tasks";
     /// Tasks that panicked (each is a defect).

@@ -189,3 +189,27 @@ async fn a_connection_given_up_half_way_is_not_used_again() {
     let echo = held.command(Call::new("ECHO", b"").arg("mine"), Duration::from_secs(5)).await.unwrap();
     assert_eq!(echo, Ok(Value::BulkString(b"mine".to_vec())));
 }
+
+#[tokio::test]
+async fn tls_trusts_the_extra_root_and_nobody_without_it() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (certificate, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (port, shown, with) = (port.to_string(), certificate.to_str().unwrap(), key.to_str().unwrap());
+    let tls = ["--tls-port", &port, "--tls-cert-file", shown, "--tls-key-file", with, "--tls-auth-clients", "no"];
+    let server = RedisServer::with(&[&tls[..], &["--tls-ca-cert-file", shown]].concat());
+    let url = format!("rediss://localhost:{port}");
+    for roots in [None, Some(&*certificate)] {
+        let Ok(connector) = Connector::new(&url, roots) else {
+            assert!(roots.is_none(), "a machine without roots");
+            continue;
+        };
+        let reach = Arc::new(Reach::new());
+        let mut link = Link::new(connector, "test", b"t:probe".to_vec(), Duration::from_secs(5), Arc::clone(&reach));
+        assert_eq!(link.changed().await.returned, roots.is_some(), "{:?}", reach.report().reason);
+    }
+    drop(server);
+}

@@ -15,26 +15,41 @@ mod connector;
 mod dial;
 mod events;
 mod link;
+mod news;
 mod node;
 mod reply;
+mod rests;
+#[cfg(test)]
+mod rests_tests;
+mod resync;
 mod slots;
+mod subscribe;
 mod task;
 #[cfg(test)]
 mod testing;
 mod url;
+mod wire;
 
 use call::{Answer, Call};
 use codec::Names;
 use connector::Connector;
 use link::Link;
+use news::NewsOut;
+use rests::Rests;
+use resync::Progress;
+use subscribe::{Ear, Listening};
 
 use crate::base::bell::Bell;
 use crate::base::tasks::{self, Drain};
 use crate::base::{Now, Secret};
+use crate::state::breakers::BreakerCalls;
 use crate::state::bus::Bus;
+use crate::state::catalog::Directory;
 use crate::state::delta::Delta;
+use crate::state::news::{Listener, News};
 use crate::state::outbox::{Asks, Tells};
 use crate::state::reach::Reach;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Builder;
@@ -44,6 +59,8 @@ use tokio::runtime::Builder;
 pub struct ClusterConfig {
     /// Where Redis is; may hold a password.
     pub url: Secret,
+    /// Extra roots (PEM) to check its certificate by.
+    pub extra_roots: Option<PathBuf>,
     /// In front of every key.
     pub prefix: String,
     /// Bound on each round trip.
@@ -69,11 +86,20 @@ pub struct Shared {
     pub asks: Asks,
     /// Live events.
     pub bus: Arc<Bus>,
+    /// Who rests, as this instance knows it.
+    pub directory: Arc<Directory>,
+    /// What breakers count and claim.
+    pub breakers: BreakerCalls,
+    /// Small messages on their way out.
+    pub news: Tells<News>,
+    /// Who acts on the others' messages.
+    pub listeners: Vec<Listener>,
 }
 
 /// A running connection to the others.
 #[derive(Debug)]
 pub struct Cluster {
+    progress: Arc<Progress>,
     thread: std::thread::JoinHandle<()>,
     events: std::thread::JoinHandle<()>,
 }
@@ -82,19 +108,44 @@ impl Cluster {
     /// Starts the Redis thread. Never waits for Redis: unreachable at start is the same as down. Fails only on a URL that
     /// can't be read or when there is no thread to be had.
     pub fn start(config: &ClusterConfig, shared: Shared) -> Result<Self, String> {
-        let connector = Connector::new(config.url.reveal(), None).map_err(|e| format!("redis_url: {e}"))?;
-        let names = Names::new(&config.prefix);
+        let connector = Connector::new(config.url.reveal(), config.extra_roots.as_deref())
+            .map_err(|e| format!("redis_url: {e}"))?;
+        let (names, epoch) = (Names::new(&config.prefix), config.epoch);
         // A pool of its own: connections belong to the thread that opened them.
-        let events = Connector::new(config.url.reveal(), None)?;
-        let events = events::start(events, names.clone(), shared.bus, Arc::clone(&config.instance), shared.drain.clone());
-        let link = Link::new(connector, "rounds", names.probe(), config.deadline, shared.reach);
-        let parts: Vec<Box<dyn Part>> = Vec::new();
+        let stream = Connector::new(config.url.reveal(), config.extra_roots.as_deref())?;
+        let Shared { bell, drain, reach, tells, asks: _asks, directory, breakers, news, listeners, bus } = shared;
+        let events = events::start(stream, names.clone(), bus, Arc::clone(&config.instance), drain.clone());
+        let progress = Arc::new(Progress::new());
+        let ear = Ear { epoch, directory: Arc::clone(&directory), listeners };
+        let listening = Listening {
+            way: connector.way("subscription"),
+            channel: names.news(),
+            ear,
+            progress: Arc::clone(&progress),
+            bell: Arc::clone(&bell),
+        };
+        let link = Link::new(connector, "rounds", names.probe(), config.deadline, reach);
+        let parts: Vec<Box<dyn Part>> = vec![
+            Box::new(Rests::new(names.clone(), epoch, directory, tells, breakers, Arc::clone(&progress))),
+            Box::new(NewsOut::new(names, epoch, news)),
+        ];
         let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
         let thread = tasks::thread("redis".to_owned(), move || {
-            runtime.block_on(task::run(link, parts, shared.bell, shared.drain));
+            let listening = tasks::spawn_on(runtime.handle(), "subscription", listening.run(drain.clone()));
+            runtime.block_on(async {
+                task::run(link, parts, bell, drain).await;
+                // It ends by itself in the same phase.
+                let _ = listening.await;
+            });
             runtime.shutdown_timeout(Duration::from_secs(1));
         });
-        Ok(Self { thread: thread.map_err(|e| e.to_string())?, events: events.map_err(|e| e.to_string())? })
+        Ok(Self { progress, thread: thread.map_err(|e| e.to_string())?, events: events.map_err(|e| e.to_string())? })
+    }
+
+    /// Waits until the others' rests are known here: at most `patience`, and no longer than it takes to find that there is
+    /// no Redis. Whether they are.
+    pub async fn known(&self, patience: Duration) -> bool {
+        tokio::time::timeout(patience, self.progress.settled()).await.unwrap_or(false)
     }
 
     /// Waits for its last round; shutdown's last phase must have been reached.

@@ -38,9 +38,14 @@ pub(super) async fn run(mut link: Link, mut parts: Vec<Box<dyn Part>>, bell: Arc
             () = bell.heard() => {}
             () = tokio::time::sleep(due.since(now)) => {}
         }
+        let was_up = link.is_up();
         round(&mut link, &mut parts, &bell, ended).await;
         if link.beat_due().is_some_and(|due| due <= Clock::now()) {
             link.beat().await;
+        }
+        if was_up && !link.is_up() && !ended {
+            // Nobody who came meanwhile waits for the bell to hear that there is nobody to ask.
+            round(&mut link, &mut parts, &bell, false).await;
         }
     }
 }

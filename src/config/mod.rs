@@ -42,6 +42,8 @@ pub struct Settings {
     pub database_url: Option<Secret>,
     /// Where instances share their state; unset: nowhere.
     pub redis_url: Option<Secret>,
+    /// Extra roots (PEM) for `rediss://`.
+    pub redis_ca: Option<PathBuf>,
     /// Of every key there.
     pub redis_prefix: String,
     /// Bound on any wait for Redis.
@@ -203,6 +205,7 @@ impl Default for Settings {
             data_dir: std::env::home_dir().unwrap_or_default().join(".merido"),
             database_url: None,
             redis_url: None,
+            redis_ca: None,
             redis_prefix: "merido".to_owned(),
             redis_deadline: Duration::from_millis(25),
             rate_limit_on_redis_down: OnRedisDown::Open,

@@ -95,6 +95,12 @@ pub static ROWS: &[Row] = &[
          commas. Unset: off. `REDIS_URL` counts, too.",
         |s, v, _| some(&mut s.redis_url, v.text().map(Secret::new)),
     ),
+    row(
+        "redis_ca",
+        "MERIDO_REDIS_CA",
+        "Extra roots (PEM) to check `rediss://` by; the system's are always there.",
+        |s, v, home| some(&mut s.redis_ca, v.path(home)),
+    ),
     row("redis_prefix", "MERIDO_REDIS_PREFIX", "Key prefix; several deployments may share one Redis.", |s, v, _| {
         put(&mut s.redis_prefix, v.text().and_then(prefix))
     }),

@@ -138,7 +138,7 @@ fn every_row_sets_a_field_of_its_own() {
         "log" => "trace",
         "log_format" => "json",
         "log_max_bytes" => "3 GiB",
-        key if key.ends_with("path") || key.ends_with("dir") || key.starts_with("tls") || key == "upstream_ca" => "/x",
+        key if key.ends_with("path") || key.ends_with("dir") || key.starts_with("tls") || key.ends_with("_ca") => "/x",
         _ => "77",
     };
     let mut seen: Vec<(&str, Settings)> = Vec::new();
