@@ -106,3 +106,7 @@ fn number(value: &Value) -> Option<u64> {
         other => std::str::from_utf8(bytes(other)?).ok()?.parse().ok(),
     }
 }
+
+#[cfg(test)]
+#[path = "events_tests.rs"]
+mod tests;

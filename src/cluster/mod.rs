@@ -84,8 +84,6 @@ pub struct Shared {
     pub tells: Tells<Delta>,
     /// Who waits for an answer.
     pub asks: Asks,
-    /// Live events.
-    pub bus: Arc<Bus>,
     /// Who rests, as this instance knows it.
     pub directory: Arc<Directory>,
     /// What breakers count and claim.
@@ -94,6 +92,8 @@ pub struct Shared {
     pub news: Tells<News>,
     /// Who acts on the others' messages.
     pub listeners: Vec<Listener>,
+    /// Live events.
+    pub bus: Arc<Bus>,
 }
 
 /// A running connection to the others.
@@ -111,11 +111,11 @@ impl Cluster {
         let connector = Connector::new(config.url.reveal(), config.extra_roots.as_deref())
             .map_err(|e| format!("redis_url: {e}"))?;
         let (names, epoch) = (Names::new(&config.prefix), config.epoch);
-        // A pool of its own: connections belong to the thread that opened them.
-        let stream = Connector::new(config.url.reveal(), config.extra_roots.as_deref())?;
         let Shared { bell, drain, reach, tells, asks: _asks, directory, breakers, news, listeners, bus } = shared;
-        let events = events::start(stream, names.clone(), bus, Arc::clone(&config.instance), drain.clone());
         let progress = Arc::new(Progress::new());
+        // A pool of its own: connections belong to the thread that opened them.
+        let events = Connector::new(config.url.reveal(), config.extra_roots.as_deref())?;
+        let events = events::start(events, names.clone(), bus, Arc::clone(&config.instance), drain.clone());
         let ear = Ear { epoch, directory: Arc::clone(&directory), listeners };
         let listening = Listening {
             way: connector.way("subscription"),

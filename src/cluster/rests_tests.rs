@@ -6,6 +6,7 @@ use crate::base::bell::Bell;
 use crate::base::tasks::{DrainSwitch, Phase};
 use crate::base::{AccountId, Clock, ModelId, Now, Secret};
 use crate::state::breakers::{Breakers, Claimed, Claiming};
+use crate::state::bus::Bus;
 use crate::state::catalog::Directory;
 use crate::state::delta::Delta;
 use crate::state::live::AccountLive;
@@ -69,7 +70,6 @@ impl Instance {
         };
         let switch = DrainSwitch::new();
         let shared = Shared {
-            bus: crate::state::bus::Bus::new(epoch, 1),
             bell,
             drain: switch.drain(),
             reach: Arc::default(),
@@ -78,6 +78,7 @@ impl Instance {
             directory: Arc::clone(&directory),
             breakers: calls,
             news,
+            bus: Bus::new(epoch, 1),
             listeners: vec![listener],
         };
         let cluster = Some(Cluster::start(&config, shared).unwrap());

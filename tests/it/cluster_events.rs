@@ -129,7 +129,10 @@ impl Watcher {
         let missing: Vec<_> = missing.filter(|one| !seen.events.contains_key(one)).take(5).collect();
         let twice: Vec<_> = seen.events.iter().filter(|(_, count)| **count > 1).take(5).collect();
         let sums = (seen.events.len(), &seen.instances, &seen.gaps);
-        assert!(missing.is_empty() && twice.is_empty(), "watcher {who}: {missing:?} missing, {twice:?} twice; {sums:?}");
+        assert!(
+            missing.is_empty() && twice.is_empty(),
+            "watcher {who}: {missing:?} missing, {twice:?} twice; {sums:?}"
+        );
         assert!(seen.gaps.is_empty() && seen.events.len() == all, "watcher {who}: {sums:?}");
     }
 }
@@ -333,7 +336,8 @@ fn without_watchers_nothing_is_read_and_soon_nothing_sent() {
     Load::start(&all.addrs(), "idle", 50).all();
     let calls = |name: &str| {
         let text = all.redis.command("INFO commandstats");
-        let line = text.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls="))?.split(',').next());
+        let line =
+            text.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls="))?.split(',').next());
         line.map_or(0, |count| count.parse::<u64>().unwrap())
     };
     patiently("writers look for a mark", || calls("exists") > 8);

@@ -34,10 +34,10 @@ use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 use ring::Ring;
-use tap::Tap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use tap::Tap;
 
 /// Events the ring holds; what a reader may lag, or resume by `Last-Event-ID`.
 pub const RING: usize = 32_768;

@@ -181,8 +181,21 @@ fn a_position_reads_back_and_nonsense_is_none() {
         assert_eq!(Position::parse(good).unwrap().to_string(), good);
     }
     let long = vec!["1.1"; 100].join("-");
-    for bad in ["", "a", "a.", ".1", "a.1-", "-a.1", "a.1-a.2", "0.1-0.2", "g.1", "a.-1", "+a.1", "a.99999999999999999999", &long]
-    {
+    for bad in [
+        "",
+        "a",
+        "a.",
+        ".1",
+        "a.1-",
+        "-a.1",
+        "a.1-a.2",
+        "0.1-0.2",
+        "g.1",
+        "a.-1",
+        "+a.1",
+        "a.99999999999999999999",
+        &long,
+    ] {
         assert_eq!(Position::parse(bad), None, "{bad}");
     }
     let mut many = Position::default();
