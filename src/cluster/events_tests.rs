@@ -4,7 +4,7 @@ use super::*;
 use crate::base::metrics::METRICS;
 use crate::base::tasks::DrainSwitch;
 use crate::base::{Clock, Dialect, RequestId};
-use crate::cluster::testing::RedisServer;
+use crate::cluster::testing::{RedisCluster, RedisServer};
 use crate::state::bus::{Cursor, Done, Event, Next, Position, WARM};
 use std::collections::BTreeMap;
 
@@ -19,7 +19,8 @@ struct Instance {
 
 impl Instance {
     fn start(url: &str, epoch: u64) -> Self {
-        let (bus, switch) = (Bus::new(epoch, 1), DrainSwitch::new());
+        // Readers here are slow: what a ring gives up is another test's.
+        let (bus, switch) = (Bus::with_sizes(epoch, 1, 4096, 1 << 18), DrainSwitch::new());
         let connector = Connector::new(url, None).unwrap();
         let name = format!("i{epoch}").into();
         let thread = start(connector, Names::new("t"), Arc::clone(&bus), name, switch.drain()).unwrap();
@@ -204,6 +205,25 @@ fn an_outage_costs_bounded_memory_and_what_it_loses_is_told() {
     assert!(METRICS.events_lost.get() - lost >= seen.missed && seen.missed > 0);
     assert_eq!(seen.events.len() as u64 + seen.missed, last, "each came or is known to be lost");
     assert!(seen.events.values().all(|count| *count == 1));
+}
+
+#[test]
+fn on_a_redis_cluster_the_stream_is_followed_to_where_it_moves() {
+    let redis = RedisCluster::start();
+    let (a, b) = (Instance::start(&redis.url(), 1), Instance::start(&redis.url(), 2));
+    let mut watcher = b.watch(None);
+    let mut seen = Seen::default();
+    a.emit(1, 100);
+    seen.until(&mut watcher, 1, 100);
+    let keys = ["t:{events}:watch", "t:{events}:stream", "t:{events}:writer:1", "t:{events}:writer:2"];
+    let from = redis.owner(keys[0]);
+    let to = (from + 1) % 3;
+    redis.begin_move(keys[0], to);
+    a.emit(101, 200);
+    redis.end_move(&keys, from, to);
+    a.emit(201, 300);
+    seen.until(&mut watcher, 1, 300);
+    seen.is_whole(1, 1, 300);
 }
 
 #[test]

@@ -128,15 +128,17 @@ impl Writer {
 
     async fn close(&mut self, held: Option<Held>) {
         self.ends.bus.collect(Clock::now());
-        let mut held = match held {
-            // The switch came while a call was under way.
-            Some(held) if held.is_alive() => held,
-            _ => self.ends.connector.way("events out").connection(&self.key).await,
+        self.gather();
+        // The switch may have come while a call was under way: then its connection is of no use.
+        let mut held = match held.filter(|held| held.is_alive()) {
+            Some(held) => held,
+            None if self.backlog.waits() => self.ends.connector.way("events out").connection(&self.key).await,
+            None => return,
         };
         if !self.publishing {
             self.look(&mut held).await;
+            self.gather();
         }
-        self.gather();
         while self.backlog.waits() && self.send(&mut held).await.is_some() {}
     }
 

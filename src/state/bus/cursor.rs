@@ -6,7 +6,7 @@
 
 use super::event::Item;
 use super::position::Position;
-use super::ring::{Entry, Ring, What};
+use super::ring::{Entry, FEW, Ring, What};
 use super::{Bus, Following};
 use crate::base::Now;
 use std::collections::VecDeque;
@@ -190,7 +190,9 @@ impl Cursor {
 
     /// Leaves writers that fell silent long ago out of the position, once it names many.
     pub fn prune(&mut self, now: Now) {
-        self.bus.ring.lock().prune(&mut self.position, now);
+        if self.position.len() > FEW {
+            self.bus.ring.lock().prune(&mut self.position, now);
+        }
     }
 }
 

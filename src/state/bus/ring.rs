@@ -16,7 +16,7 @@ const WRITERS: usize = 128;
 
 /// A writer that said nothing for so long is left out of readers' positions once these name more than [`FEW`].
 const SILENT: Duration = Duration::from_secs(600);
-const FEW: usize = 8;
+pub(super) const FEW: usize = 8;
 
 /// Acknowledged batches of ours of which we know when the stream took them.
 const ACKS: usize = 1024;
@@ -298,14 +298,11 @@ impl Ring {
         missed
     }
 
-    /// Leaves out of `position` who fell silent long ago, once it names many.
+    /// Leaves out of `position` who fell silent long ago.
     pub(super) fn prune(&self, position: &mut Position, now: Now) {
-        if position.len() > FEW {
-            let own = self.writers[0].epoch;
-            position.retain(|epoch| {
-                epoch == own
-                    || self.writers.iter().any(|writer| writer.epoch == epoch && now.since(writer.heard) < SILENT)
-            });
-        }
+        let own = self.writers[0].epoch;
+        position.retain(|epoch| {
+            epoch == own || self.writers.iter().any(|writer| writer.epoch == epoch && now.since(writer.heard) < SILENT)
+        });
     }
 }
