@@ -317,8 +317,6 @@ metrics! {
     redis_late_wakeups: Counter = "merido_redis_late_wakeups_total";
     /// Calls that a node of a Redis Cluster sent elsewhere.
     redis_redirects: Counter = "merido_redis_redirects_total";
-    /// Requests admitted without a decision of Redis because it was down (`MERIDO_RATE_LIMIT_ON_REDIS_DOWN=open`).
-    limits_failed_open: Counter = "merido_rate_limit_failed_open_total";
     /// Tasks now running: one a client connection, and the background ones.
     tasks: Gauge = "merido_tasks";
     /// Tasks that panicked (each is a defect).

@@ -213,3 +213,25 @@ async fn tls_trusts_the_extra_root_and_nobody_without_it() {
     }
     drop(server);
 }
+
+#[tokio::test]
+async fn an_answer_that_came_while_this_thread_was_late_counts() {
+    let server = RedisServer::start();
+    let mut way = Connector::new(&server.url(), None).unwrap().way("test");
+    let mut held = way.connection(b"").await;
+    for _ in 0..20 {
+        let asked = held.command(Call::new("ECHO", b"").arg("mine"), Duration::from_millis(5));
+        let late = async {
+            // It is sent; then this thread has no time for it until long after the deadline.
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
+            }
+            std::thread::sleep(Duration::from_millis(30));
+        };
+        let (answer, ()) = tokio::join!(asked, late);
+        assert_eq!(answer, Ok(Ok(Value::BulkString(b"mine".to_vec()))));
+    }
+    server.freeze();
+    let asked = held.command(Call::new("ECHO", b"").arg("mine"), Duration::from_millis(5)).await;
+    assert_eq!(asked, Err(super::super::reply::Broken::Timeout));
+}
