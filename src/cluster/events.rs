@@ -24,6 +24,7 @@ use crate::base::tasks::{self, Drain, Phase};
 use crate::state::bus::Bus;
 use redis::Value;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::runtime::Builder;
 
@@ -42,6 +43,13 @@ struct Ends {
     /// Our name, as people see it.
     instance: Arc<str>,
     drain: Drain,
+}
+
+impl Ends {
+    /// Whether Redis must not be used, whoever answers there.
+    fn alone(&self) -> bool {
+        self.connector.alone().load(Ordering::Acquire)
+    }
 }
 
 /// Starts the thread; it ends soon after shutdown's last phase.

@@ -1,6 +1,6 @@
 //! Several instances' memories on one real Redis: what each tells, counts and claims, and what a break costs.
 
-use super::testing::RedisServer;
+use super::testing::{RedisServer, company, desk};
 use super::{Cluster, ClusterConfig, Shared};
 use crate::base::bell::Bell;
 use crate::base::tasks::{DrainSwitch, Phase};
@@ -70,6 +70,7 @@ impl Instance {
         };
         let switch = DrainSwitch::new();
         let shared = Shared {
+            limits: desk(&bell, epoch),
             bell,
             drain: switch.drain(),
             reach: Arc::default(),
@@ -79,6 +80,8 @@ impl Instance {
             breakers: calls,
             news,
             bus: Bus::new(epoch, 1),
+            instances: Arc::default(),
+            company: company(epoch),
             listeners: vec![listener],
         };
         let cluster = Some(Cluster::start(&config, shared).unwrap());

@@ -9,6 +9,7 @@ mod attempt;
 mod auth;
 mod dedup;
 mod demo;
+mod elsewhere;
 mod embeddings;
 mod events;
 mod headers;
@@ -36,7 +37,7 @@ use crate::state::buckets::Limits;
 use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
 use crate::state::catalog::{Catalog, Directory};
-use crate::state::dedup::{Claim, Dedup, Fingerprints};
+use crate::state::dedup::{Claim, Dedup, Elsewhere, Fingerprints};
 use crate::state::delta::Delta;
 use crate::state::limiter::Limiter;
 use crate::state::outbox::Outbox;
@@ -50,7 +51,7 @@ use bytes::Bytes;
 use http::header::HeaderValue;
 use http::request::Parts;
 use hyper::{Request, Response};
-pub use limit::{dedup_limits, default_limits};
+pub use limit::{dedup_limits, default_limits, limit_policy};
 use parking_lot::Mutex;
 pub use semantic::Similar;
 use settle::Ticket;
@@ -72,6 +73,8 @@ pub struct Shared {
     pub budgets: Arc<Budgets>,
     /// Calls in flight and finished answers.
     pub dedup: Arc<Dedup>,
+    /// Finished answers of other instances.
+    pub elsewhere: Elsewhere,
     /// Answers to similar questions; `None`: off.
     pub semantic: Option<Arc<Similar>>,
     /// Makes their fingerprints.
@@ -211,7 +214,7 @@ impl Proxy {
         ticket.stream = peek.stream.unwrap_or(false) || endpoint == Endpoint::StreamGenerate;
         ticket.estimate = estimate::prompt_tokens(body.len());
         let stream = ticket.stream;
-        limit::take(&self.shared, ticket, estimate::reservation(body.len(), peek.max_output))?;
+        limit::take(&self.shared, ticket, estimate::reservation(body.len(), peek.max_output)).await?;
         let question = Question { endpoint, parts, body, peek, stream };
         let claim = dedup::claim(self, &question, ticket)?;
         Ok((question, claim))

@@ -28,6 +28,7 @@ mod openapi;
 mod passhead;
 mod passthrough;
 mod redis_chaos;
+mod redis_limits;
 mod redis_link;
 mod sdk;
 mod secrets;

@@ -108,7 +108,7 @@ impl Reader {
             let now = Clock::now();
             if now.since(renewed) >= RENEW {
                 renewed = now;
-                if self.renew(held, wanted).await.is_none() {
+                if self.ends.alone() || self.renew(held, wanted).await.is_none() {
                     return false;
                 }
             }

@@ -108,7 +108,7 @@ impl Writer {
             let now = Clock::now();
             if now >= look {
                 look = now + LOOK;
-                if self.look(held).await.is_none() {
+                if self.ends.alone() || self.look(held).await.is_none() {
                     return;
                 }
             }
@@ -129,6 +129,9 @@ impl Writer {
     async fn close(&mut self, held: Option<Held>) {
         self.ends.bus.collect(Clock::now());
         self.gather();
+        if self.ends.alone() {
+            return;
+        }
         // The switch may have come while a call was under way: then its connection is of no use.
         let mut held = match held.filter(|held| held.is_alive()) {
             Some(held) => held,
