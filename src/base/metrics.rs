@@ -331,3 +331,7 @@ mod tests {
         assert_eq!(series.len(), all);
     }
 }
+
+#[cfg(test)]
+#[path = "metrics_docs.rs"]
+mod docs;
