@@ -15,7 +15,7 @@ use crate::base::{Clock, seal};
 use crate::cli::Stop;
 use crate::cluster::{self, Cluster, ClusterConfig};
 use crate::config::Settings;
-use crate::proxy::{self, AccessLines, Shared, Similar};
+use crate::proxy::{self, AccessLines, Shared, Similar, Traces};
 use crate::server::{self, Permits, Tls};
 use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
@@ -279,6 +279,17 @@ impl Parts {
         if let Some(access) = &access {
             writer_tasks.spawn(&here, "access log", Arc::clone(access).run(writer_switch.drain()));
         }
+        let traces = match Traces::new(&self.settings, instance_name(self.epoch), self.epoch) {
+            Ok(traces) => traces.map(Arc::new),
+            Err(why) => {
+                let _ = ready.send(Err(format!("otlp_endpoint: {why}")));
+                return;
+            }
+        };
+        if let Some(traces) = &traces {
+            let to = self.upstream.clone();
+            writer_tasks.spawn(&here, "traces", Arc::clone(traces).run(to, writer_switch.drain()));
+        }
         if let Some(listener) = admin_listener {
             let own = cores::OwnListener {
                 admin: Arc::clone(&admin),
@@ -305,6 +316,7 @@ impl Parts {
             limits: proxy::default_limits(&self.settings),
             no_model: Arc::from("-"),
             access,
+            traces,
             unknown: Arc::clone(&self.unknown),
             bus: live.bus,
             drain: drain.clone(),

@@ -33,3 +33,4 @@ mod semantic;
 mod shutdown;
 mod smoke;
 mod support;
+mod traces;
