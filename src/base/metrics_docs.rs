@@ -132,6 +132,6 @@ fn the_table_of_metrics_is_what_is_measured() {
     if std::env::var_os("MERIDO_TEST_BLESS").is_some() {
         std::fs::write(path, format!("{head}{BEGIN}{table}{END}{tail}")).unwrap();
     } else {
-        assert_eq!(there, table, "docs/METRICS.md is old: MERIDO_TEST_BLESS=1 cargo test --lib metrics");
+        assert!(there == table, "docs/METRICS.md is old: MERIDO_TEST_BLESS=1 cargo test --lib metrics");
     }
 }

@@ -44,15 +44,12 @@ impl Chooser {
         let number = id.n.wrapping_mul(4);
         let mixed = |n: u64| mix(self.seed.wrapping_add(number.wrapping_add(n).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
         let span = mixed(1).max(1);
-        let parsed = headers.get(&TRACEPARENT).and_then(|value| parse(value.as_bytes()));
-        match parsed {
-            Some((id, parent, sampled)) => Trace { id, span, parent, sampled },
-            None => {
-                let (high, low) = (mixed(2), mixed(3).max(1));
-                let sampled = self.below == u64::MAX || high < self.below;
-                Trace { id: u128::from(high) << 64 | u128::from(low), span, parent: 0, sampled }
-            }
+        if let Some((id, parent, sampled)) = headers.get(&TRACEPARENT).and_then(|value| parse(value.as_bytes())) {
+            return Trace { id, span, parent, sampled };
         }
+        let (high, low) = (mixed(2), mixed(3).max(1));
+        let sampled = self.below == u64::MAX || high < self.below;
+        Trace { id: u128::from(high) << 64 | u128::from(low), span, parent: 0, sampled }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Spans as an OTLP/HTTP message in JSON, by the GenAI conventions. Pure.
+//! Spans as an OTLP/HTTP message in JSON, by OpenTelemetry's conventions for generative AI. Pure.
 //!
 //! In OTLP's JSON 64-bit numbers are strings and ids are hexadecimal.
 
