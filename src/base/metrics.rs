@@ -233,6 +233,10 @@ metrics! {
     tls_errors: Counter = "merido_tls_handshake_errors_total";
     /// Access lines lost because their queue was full.
     access_lines_dropped: Counter = "merido_access_lines_dropped_total";
+    /// Spans of traced requests, by whether the collector took them.
+    spans_sent: Counter = "merido_trace_spans_total" {"outcome=\"sent\""};
+    /// Spans of traced requests, by whether the collector took them.
+    spans_dropped: Counter = "merido_trace_spans_total" {"outcome=\"dropped\""};
     /// Request-log rows written.
     log_rows: Counter = "merido_log_rows_total";
     /// Request-log rows sampled away above `MERIDO_LOG_ROWS_PER_SECOND` (usage totals stay exact).
@@ -381,3 +385,7 @@ mod tests {
         assert_eq!(series.len(), all);
     }
 }
+
+#[cfg(test)]
+#[path = "metrics_docs.rs"]
+mod docs;

@@ -96,6 +96,12 @@ pub struct Settings {
     pub log_retention_days: u32,
     /// Bytes of rows kept at most.
     pub log_max_bytes: u64,
+    /// Base URL of the collector that traces go to; unset: off.
+    pub otlp_endpoint: Option<String>,
+    /// `name=value,…` for the collector.
+    pub otlp_headers: Option<Secret>,
+    /// Share of requests that are traced unless their sender decided.
+    pub otlp_sample_ratio: f32,
     /// What to do with OpenAI streams that do not ask for usage.
     pub stream_usage: StreamUsage,
     /// Whose `X-Forwarded-For` is believed.
@@ -234,6 +240,9 @@ impl Default for Settings {
             log_rows_per_second: 2000,
             log_retention_days: 14,
             log_max_bytes: 2 << 30,
+            otlp_endpoint: None,
+            otlp_headers: None,
+            otlp_sample_ratio: 1.0,
             stream_usage: StreamUsage::Inject,
             trusted_proxies: Vec::new(),
             upstream_ca: None,

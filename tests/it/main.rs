@@ -40,3 +40,4 @@ mod semantic;
 mod shutdown;
 mod smoke;
 mod support;
+mod traces;
