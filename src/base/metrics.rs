@@ -233,6 +233,10 @@ metrics! {
     tls_errors: Counter = "merido_tls_handshake_errors_total";
     /// Access lines lost because their queue was full.
     access_lines_dropped: Counter = "merido_access_lines_dropped_total";
+    /// Spans of traced requests, by whether the collector took them.
+    spans_sent: Counter = "merido_trace_spans_total" {"outcome=\"sent\""};
+    /// Spans of traced requests, by whether the collector took them.
+    spans_dropped: Counter = "merido_trace_spans_total" {"outcome=\"dropped\""};
     /// Request-log rows written.
     log_rows: Counter = "merido_log_rows_total";
     /// Request-log rows sampled away above `MERIDO_LOG_ROWS_PER_SECOND` (usage totals stay exact).
@@ -277,8 +281,34 @@ metrics! {
     events_lag_seconds: Histogram = "merido_cluster_event_lag_seconds";
     /// Answers served from the dedup cache, followers of a call in flight included.
     dedup_hits: Counter = "merido_dedup_hits_total";
+    /// Answers of another instance served here.
+    dedup_shared_hits: Counter = "merido_dedup_shared_total" {"what=\"hit\""};
+    /// Answers of this instance put where others find them.
+    dedup_shared_kept: Counter = "merido_dedup_shared_total" {"what=\"kept\""};
+    /// Answers too large to be shared.
+    dedup_shared_too_large: Counter = "merido_dedup_shared_total" {"what=\"too_large\""};
+    /// Shared answers that could not be read: changed, of another form, or under another key. Each was a miss.
+    dedup_shared_unreadable: Counter = "merido_dedup_shared_total" {"what=\"unreadable\""};
+    /// Shared answers and questions for them that were dropped because their queue was full or Redis away.
+    dedup_shared_dropped: Counter = "merido_dedup_shared_total" {"what=\"dropped\""};
+    /// Calls this instance made for the whole cluster.
+    dedup_claims_led: Counter = "merido_dedup_claims_total" {"what=\"led\""};
+    /// Calls this instance waited for another to make.
+    dedup_claims_waited: Counter = "merido_dedup_claims_total" {"what=\"waited\""};
+    /// Calls that outlasted the wait: this instance made its own.
+    dedup_claims_given_up: Counter = "merido_dedup_claims_total" {"what=\"given_up\""};
+    /// Answers of Redis' scripts that could not be read (another version wrote there, or somebody else).
+    cluster_unreadable: Counter = "merido_redis_unreadable_total";
+    /// Login attempts decided without the cluster, because it could not be asked in time.
+    logins_uncounted: Counter = "merido_logins_decided_alone_total";
     /// Requests with an API key that is not known here.
     unknown_keys: Counter = "merido_unknown_api_keys_total";
+    /// Requests that waited for Redis to decide on their limits.
+    limits_waited: Counter = "merido_limits_waited_total";
+    /// Requests with limits let in because Redis was away or late.
+    limits_fail_open: Counter = "merido_limits_fail_open_total";
+    /// Calls to Redis on behalf of limits.
+    limits_calls: Counter = "merido_limits_calls_total";
     /// Logins to the control plane, by outcome.
     logins_ok: Counter = "merido_logins_total" {"outcome=\"ok\""};
     /// Logins to the control plane, by outcome.
@@ -317,10 +347,6 @@ metrics! {
     redis_late_wakeups: Counter = "merido_redis_late_wakeups_total";
     /// Calls that a node of a Redis Cluster sent elsewhere.
     redis_redirects: Counter = "merido_redis_redirects_total";
-    /// Requests admitted without a decision of Redis because it was down (`MERIDO_RATE_LIMIT_ON_REDIS_DOWN=open`).
-    limits_failed_open: Counter = "merido_rate_limit_failed_open_total";
-    /// Messages from other instances of an unknown kind or version, skipped.
-    peer_messages_unknown: Counter = "merido_peer_messages_unknown_total";
     /// Tasks now running: one a client connection, and the background ones.
     tasks: Gauge = "merido_tasks";
     /// Tasks that panicked (each is a defect).
@@ -359,3 +385,7 @@ mod tests {
         assert_eq!(series.len(), all);
     }
 }
+
+#[cfg(test)]
+#[path = "metrics_docs.rs"]
+mod docs;

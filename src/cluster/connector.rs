@@ -16,11 +16,14 @@ use redis::{PushKind, Value};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Between PINGs of a subscription, and their bound.
 const PING: Duration = Duration::from_secs(1);
+
+/// Between two looks at whether a way is open again.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// All servers of one Redis; cheap to clone.
 #[derive(Clone)]
@@ -61,7 +64,22 @@ pub(super) struct Message {
 impl Connector {
     /// To the Redis at `url`. Connects to nothing yet. Errors do not quote the URL.
     pub(super) fn new(url: &str, extra_roots: Option<&Path>) -> Result<Self, String> {
-        let target = Target::parse(url)?;
+        Self::of(Target::parse(url)?, extra_roots)
+    }
+
+    /// The same, whose connections can't be had and break while `alone` is set.
+    pub(super) fn guarded(url: &str, extra_roots: Option<&Path>, alone: &Arc<AtomicBool>) -> Result<Self, String> {
+        let mut target = Target::parse(url)?;
+        target.alone = Arc::clone(alone);
+        Self::of(target, extra_roots)
+    }
+
+    /// Whether this instance must keep away, whoever answers there.
+    pub(super) fn alone(&self) -> &AtomicBool {
+        &self.target().alone
+    }
+
+    fn of(target: Target, extra_roots: Option<&Path>) -> Result<Self, String> {
         let tls = if target.tls { Some(tls_config(extra_roots)?) } else { None };
         Ok(Self(Arc::new(Inner { target: Arc::new(target), tls, servers: Mutex::default() })))
     }
@@ -148,6 +166,9 @@ impl Way {
             }
         }
         tokio::time::sleep(now.until(self.not_before)).await;
+        while self.connector.target().alone.load(Ordering::Acquire) {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     fn noted<T>(&mut self, found: Result<T, Broken>) -> Option<T> {

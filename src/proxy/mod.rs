@@ -9,6 +9,7 @@ mod attempt;
 mod auth;
 mod dedup;
 mod demo;
+mod elsewhere;
 mod embeddings;
 mod events;
 mod headers;
@@ -20,6 +21,7 @@ mod relay;
 mod replay;
 mod semantic;
 mod settle;
+mod traces;
 mod trial;
 
 use crate::base::ids::RequestIds;
@@ -36,7 +38,7 @@ use crate::state::buckets::Limits;
 use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
 use crate::state::catalog::{Catalog, Directory};
-use crate::state::dedup::{Claim, Dedup, Fingerprints};
+use crate::state::dedup::{Claim, Dedup, Elsewhere, Fingerprints};
 use crate::state::delta::Delta;
 use crate::state::limiter::Limiter;
 use crate::state::outbox::Outbox;
@@ -50,12 +52,13 @@ use bytes::Bytes;
 use http::header::HeaderValue;
 use http::request::Parts;
 use hyper::{Request, Response};
-pub use limit::{dedup_limits, default_limits};
+pub use limit::{dedup_limits, default_limits, limit_policy};
 use parking_lot::Mutex;
 pub use semantic::Similar;
 use settle::Ticket;
 use std::ops::Range;
 use std::sync::Arc;
+pub use traces::Traces;
 
 /// What all cores share.
 #[derive(Debug)]
@@ -72,6 +75,8 @@ pub struct Shared {
     pub budgets: Arc<Budgets>,
     /// Calls in flight and finished answers.
     pub dedup: Arc<Dedup>,
+    /// Finished answers of other instances.
+    pub elsewhere: Elsewhere,
     /// Answers to similar questions; `None`: off.
     pub semantic: Option<Arc<Similar>>,
     /// Makes their fingerprints.
@@ -92,6 +97,8 @@ pub struct Shared {
     pub drain: Drain,
     /// Takes access lines, if any are wanted.
     pub access: Option<Arc<AccessLines>>,
+    /// Takes spans, if traces are on.
+    pub traces: Option<Arc<Traces>>,
 }
 
 /// The data plane of one core.
@@ -161,7 +168,9 @@ impl Proxy {
         let caller =
             auth::identify(&parts.headers, parts.uri.query(), endpoint.dialect(), peer, &self.shared, started)?;
         intake::check_content(endpoint, &parts.headers)?;
-        Ok(Ticket::open(Arc::clone(&self.shared), id, client_id, caller, endpoint, started))
+        let mut ticket = Ticket::open(Arc::clone(&self.shared), id, client_id, caller, endpoint, started);
+        ticket.trace = self.shared.traces.as_ref().map(|traces| traces.begin(&parts.headers, id));
+        Ok(ticket)
     }
 
     async fn steps(
@@ -211,7 +220,7 @@ impl Proxy {
         ticket.stream = peek.stream.unwrap_or(false) || endpoint == Endpoint::StreamGenerate;
         ticket.estimate = estimate::prompt_tokens(body.len());
         let stream = ticket.stream;
-        limit::take(&self.shared, ticket, estimate::reservation(body.len(), peek.max_output))?;
+        limit::take(&self.shared, ticket, estimate::reservation(body.len(), peek.max_output)).await?;
         let question = Question { endpoint, parts, body, peek, stream };
         let claim = dedup::claim(self, &question, ticket)?;
         Ok((question, claim))

@@ -153,6 +153,14 @@ impl<T: Tell> Outbox<T> {
         Some(answer)
     }
 
+    /// How many tells, spends and asks wait to be taken.
+    pub fn waiting(&self) -> usize {
+        let Some(hatch) = &self.0 else { return 0 };
+        let asks = hatch.asks.max_capacity() - hatch.asks.capacity();
+        let waiting = hatch.waiting.lock();
+        waiting.tells.len() + waiting.spends.len() + asks
+    }
+
     /// How many tells, spends and asks found no room.
     pub fn dropped(&self) -> u64 {
         self.0.as_ref().map_or(0, |hatch| hatch.dropped.load(Ordering::Relaxed))
