@@ -4,18 +4,12 @@
 use super::Embedded;
 use crate::base::{AccountId, Clock, KeyId};
 use crate::state::usage::{Counts, LogRow, Tokens, Total};
+use crate::store::decode::{MAX_ERROR, MAX_TEXT, cut, size};
+use crate::store::engine::PRUNE_STEP;
 use crate::store::error::Result;
 use crate::store::query::stored_epoch;
 use crate::store::rows::{Pruned, UsageBatch, endpoint_name};
 use rusqlite::{OptionalExtension as _, Transaction, params};
-
-/// Rows removed in one transaction.
-const PRUNE_STEP: u32 = 5_000;
-/// What a row costs besides its texts: numbers, record header and its entries in the indexes.
-const ROW_OVERHEAD: usize = 190;
-/// A client's words are kept, not its novels.
-const MAX_TEXT: usize = 256;
-const MAX_ERROR: usize = 2_048;
 
 impl Embedded {
     /// Stores `batch`; how many log rows are new. Nothing happens for a batch number that is stored already.
@@ -88,16 +82,24 @@ impl Embedded {
             .await
     }
 
-    /// All totals, oldest first.
-    pub(crate) async fn spent(&self) -> Result<Vec<(KeyId, i64)>> {
-        self.query(|tx| {
-            let mut select = tx.prepare_cached("SELECT key_id, SUM(cost_nanos) FROM usage_days GROUP BY key_id")?;
-            let rows = select.query_map([], |row| Ok((KeyId(row.get::<_, i64>(0)?.cast_unsigned()), row.get(1)?)))?;
-            Ok(rows.collect::<std::result::Result<_, _>>()?)
+    /// What keys have spent; of those only that spent anything since, when a minute is given.
+    pub(crate) async fn spent(&self, since_minute: Option<u32>) -> Result<Vec<(KeyId, i64)>> {
+        self.query(move |tx| {
+            let recent = "WHERE key_id IN (SELECT key_id FROM usage WHERE minute >= ?1)";
+            let sums = "SELECT key_id, SUM(cost_nanos) FROM usage_days";
+            let sql = format!("{sums} {} GROUP BY key_id", if since_minute.is_some() { recent } else { "" });
+            let mut select = tx.prepare_cached(&sql)?;
+            let read = |row: &rusqlite::Row<'_>| Ok((KeyId(row.get::<_, i64>(0)?.cast_unsigned()), row.get(1)?));
+            let rows = match since_minute {
+                Some(minute) => select.query_map([minute], read)?.collect::<rusqlite::Result<_>>()?,
+                None => select.query_map([], read)?.collect::<rusqlite::Result<_>>()?,
+            };
+            Ok(rows)
         })
         .await
     }
 
+    /// All totals, oldest first.
     pub(crate) async fn usage_totals(&self) -> Result<Vec<Total>> {
         self.query(|tx| {
             let mut select = tx.prepare_cached(
@@ -228,21 +230,4 @@ fn insert(tx: &Transaction<'_>, row: &LogRow, size: i64) -> Result<bool> {
             size
         ])?;
     Ok(inserted > 0)
-}
-
-fn size(row: &LogRow) -> i64 {
-    let texts = [row.client_request_id.as_deref(), row.model.as_deref(), Some(&*row.requested_model)];
-    // Client ids and models lie in an index as well.
-    let texts: usize = texts.into_iter().flatten().map(|text| 2 * text.len().min(MAX_TEXT)).sum();
-    let error = row.error.as_ref().map_or(0, |text| text.len().min(MAX_ERROR));
-    let all = ROW_OVERHEAD + texts + error + row.timeline.as_ref().map_or(0, |text| text.len());
-    i64::try_from(all).unwrap_or(i64::MAX)
-}
-
-fn cut(text: &str, max: usize) -> &str {
-    if text.len() <= max {
-        return text;
-    }
-    let end = (0..=max).rev().find(|at| text.is_char_boundary(*at));
-    &text[..end.unwrap_or(0)]
 }
