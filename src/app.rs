@@ -3,14 +3,17 @@
 //! The one room that sees the whole house. Nothing is decided here but who gets what.
 
 mod cores;
+mod probe;
 mod sweeps;
 
-use crate::admin::{Admin, AdminParts, Health, LiveBus};
+use crate::admin::{Admin, AdminParts, Health, LiveBus, instance_name};
+use crate::base::bell::Bell;
 use crate::base::ids::RequestIds;
 use crate::base::tasks::{self, DrainSwitch, Phase, Tasks};
 use crate::base::telemetry::{self, LogFormat};
 use crate::base::{Clock, seal};
 use crate::cli::Stop;
+use crate::cluster::{self, Cluster, ClusterConfig};
 use crate::config::Settings;
 use crate::proxy::{self, AccessLines, Shared, Similar};
 use crate::server::{self, Permits, Tls};
@@ -18,8 +21,10 @@ use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
 use crate::state::catalog::Directory;
 use crate::state::dedup::{Dedup, Fingerprints};
+use crate::state::delta::Delta;
 use crate::state::limiter::Limiter;
 use crate::state::outbox::Outbox;
+use crate::state::peers::Peers;
 use crate::state::throttle::Throttle;
 use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
@@ -39,6 +44,10 @@ use tokio::sync::{mpsc, watch};
 const MAX_IDLE_PER_HOST: usize = 1024;
 /// After *cut*, streams get this long to send their last event.
 const CUT_GRACE: Duration = Duration::from_secs(3);
+/// Keys told, subjects spent for and asks that may wait for Redis, each; beyond, they are dropped and counted.
+const OUTBOX: usize = 65_536;
+/// The last round's time at the end.
+const REDIS_GRACE: Duration = Duration::from_secs(2);
 /// The usage writer's and the store's time at the end.
 const STORE_GRACE: Duration = Duration::from_secs(10);
 
@@ -173,6 +182,8 @@ struct Parts {
     unknown: Arc<UnknownKeys>,
     switch: DrainSwitch,
     permits: Arc<Permits>,
+    /// Published into by whoever hears of other instances.
+    peers: Arc<Peers>,
     serving: Arc<AtomicBool>,
     upstream: ClientConfig,
     tls: Option<Arc<Tls>>,
@@ -199,6 +210,7 @@ impl Parts {
             // Only its count of strikes is used: all keys are in memory, so no answer needs remembering.
             unknown: Arc::new(UnknownKeys::new(Duration::ZERO)),
             permits: Arc::new(Permits::new(settings.max_connections)),
+            peers: Arc::default(),
             serving: Arc::default(),
             switch: DrainSwitch::new(),
             epoch: seal::random_u64().map_err(|e| e.to_string())?,
@@ -240,7 +252,16 @@ impl Parts {
             }
         }
         let live = LiveBus::new(Bus::new(self.epoch, listeners.len()));
-        let admin = match self.admin(live.clone()) {
+        // It must outlive the last request, too, and end before the writer does.
+        let cluster_switch = DrainSwitch::new();
+        let (outbox, cluster) = match self.cluster(&cluster_switch) {
+            Ok(both) => both,
+            Err(error) => {
+                let _ = ready.send(Err(error));
+                return;
+            }
+        };
+        let admin = match self.admin(live.clone(), outbox.clone()) {
             Ok(admin) => Arc::new(admin),
             Err(error) => {
                 let _ = ready.send(Err(error.to_string()));
@@ -276,7 +297,7 @@ impl Parts {
             dedup: Arc::clone(&self.dedup),
             semantic,
             fingerprints: Fingerprints::new(self.dedup_key),
-            outbox: Outbox::closed(),
+            outbox,
             limits: proxy::default_limits(&self.settings),
             no_model: Arc::from("-"),
             access,
@@ -312,6 +333,13 @@ impl Parts {
         self.shut_down(&mut signals, &mut orders, &mut done).await;
         // Every request has ended: whatever else waits for the last phase may go, too.
         self.switch.advance(Phase::Cut);
+        cluster_switch.advance(Phase::Cut);
+        if let Some(cluster) = cluster {
+            let last_round = tasks::blocking("the end of the redis thread", move || cluster.wait());
+            if tokio::time::timeout(REDIS_GRACE, last_round).await.is_err() {
+                tracing::error!("the redis thread did not end in time; what it held lapses by itself");
+            }
+        }
         writer_switch.advance(Phase::Cut);
         for name in writer_tasks.wait(STORE_GRACE).await {
             tracing::error!(task = name, "did not end in time; its last batch is lost");
@@ -320,16 +348,43 @@ impl Parts {
         tracing::info!("ended");
     }
 
-    fn admin(&self, live: LiveBus) -> Result<Admin, crate::base::Error> {
+    /// The way to the others, if there are any: without a Redis URL nothing leaves this instance.
+    fn cluster(&self, switch: &DrainSwitch) -> Result<(Outbox<Delta>, Option<Cluster>), String> {
+        let Some(url) = &self.settings.redis_url else { return Ok((Outbox::closed(), None)) };
+        let bell = Arc::<Bell>::default();
+        let (outbox, tells, asks) = Outbox::open(OUTBOX, Arc::clone(&bell));
+        let config = ClusterConfig {
+            url: url.clone(),
+            prefix: self.settings.redis_prefix.clone(),
+            deadline: self.settings.redis_deadline,
+            epoch: self.epoch,
+        };
+        let shared = cluster::Shared { bell, drain: switch.drain(), tells, asks };
+        Ok((outbox, Some(Cluster::start(&config, shared)?)))
+    }
+
+    fn admin(&self, live: LiveBus, outbox: Outbox<Delta>) -> Result<Admin, crate::base::Error> {
+        let peers = Arc::clone(&self.peers);
         let health = Health {
-            instance: format!("{:012x}", self.epoch & 0xffff_ffff_ffff),
+            instance: instance_name(self.epoch),
             started: Clock::now(),
             directory: Arc::clone(&self.directory),
             drain: self.switch.drain(),
+            peers: Arc::clone(&peers),
             serving: Arc::clone(&self.serving),
         };
-        let (settings, store) = (Arc::clone(&self.settings), self.store.clone());
-        Admin::new(AdminParts { settings, store, throttle: Arc::clone(&self.throttle), live, health })
+        let probe = probe::Probe { directory: Arc::clone(&self.directory), upstream: self.upstream.clone() };
+        Admin::new(AdminParts {
+            settings: Arc::clone(&self.settings),
+            store: self.store.clone(),
+            throttle: Arc::clone(&self.throttle),
+            budgets: Arc::clone(&self.budgets),
+            outbox,
+            peers,
+            test: Arc::new(probe),
+            live,
+            health,
+        })
     }
 
     fn swept(&self) -> sweeps::Swept {

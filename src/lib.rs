@@ -7,7 +7,7 @@
 //!  6  app                          wiring only
 //!  5  urls       cli               which URL goes to whom · what a command does to the store
 //!  4  proxy      admin             the two things we do
-//!  3  server  upstream  store      the arms that touch the world
+//!  3  server  upstream  store  cluster   the arms that touch the world
 //!  2  routing                      pure decisions
 //!  1  config  dialect  state       plain settings · formats · memory
 //!  0  base                         words, clock, errors, stripes, tasks, telemetry
@@ -23,6 +23,7 @@ pub mod state;
 
 pub mod routing;
 
+pub mod cluster;
 pub mod server;
 pub mod store;
 pub mod upstream;

@@ -1,12 +1,13 @@
 //! `/api/cooldowns`: who rests, until when and why; and an operator's word that ends a rest.
 
+use super::asked::Answer;
 use super::when;
 use crate::base::{AccountId, Clock, Error, ErrorKind, ModelId, Now};
-use crate::server::body::{self, Body};
 use crate::state::catalog::{Account, Catalog, Directory};
+use crate::state::delta::Delta;
 use crate::state::live::Resting;
+use crate::state::outbox::Outbox;
 use crate::state::rest::Reason;
-use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ struct Row<'a> {
 }
 
 /// `GET /api/cooldowns`.
-pub(super) fn list(directory: &Directory) -> Response<Body> {
+pub(super) fn list(directory: &Directory) -> Answer {
     let (now, unix_ms) = (Clock::now(), Clock::unix_ms());
     let catalog = directory.catalog();
     // An account that is gone may be remembered for a while; nobody can ask it.
@@ -37,20 +38,24 @@ pub(super) fn list(directory: &Directory) -> Response<Body> {
         .iter()
         .filter_map(|resting| Some(row(find(&catalog, resting.account)?, resting, now, unix_ms)))
         .collect();
-    body::json(StatusCode::OK, &json!({ "cooldowns": rows }))
+    Answer::ok(&json!({ "cooldowns": rows }))
 }
 
 /// `DELETE /api/cooldowns/{account}`: ends its rest and all its locks.
-pub(super) fn unlock(directory: &Directory, account: &str) -> Result<Response<Body>, Error> {
+pub(super) fn unlock(directory: &Directory, outbox: &Outbox<Delta>, account: &str) -> Result<Answer, Error> {
     let catalog = directory.catalog();
     let account = named(&catalog, account)?;
     let told = directory.live().unlock(account.id, Clock::now());
-    let ended: Vec<_> = told.iter().map(|delta| delta.model).collect();
-    Ok(unlocked(account, &ended))
+    Ok(unlocked(account, outbox, told))
 }
 
 /// `DELETE /api/cooldowns/{account}/{model}`: ends one lock.
-pub(super) fn unlock_model(directory: &Directory, account: &str, model: &str) -> Result<Response<Body>, Error> {
+pub(super) fn unlock_model(
+    directory: &Directory,
+    outbox: &Outbox<Delta>,
+    account: &str,
+    model: &str,
+) -> Result<Answer, Error> {
     let catalog = directory.catalog();
     let account = named(&catalog, account)?;
     // Both ways in which clients write a model; only those of the catalogue have locks.
@@ -61,18 +66,20 @@ pub(super) fn unlock_model(directory: &Directory, account: &str, model: &str) ->
         return Err(Error::new(ErrorKind::NotFound, message));
     };
     let told = directory.live().unlock_model(account.id, known.id, Clock::now());
-    let ended: Vec<_> = told.iter().map(|delta| delta.model).collect();
-    Ok(unlocked(account, &ended))
+    Ok(unlocked(account, outbox, told.into_iter().collect()))
 }
 
-fn unlocked(account: &Account, ended: &[Option<ModelId>]) -> Response<Body> {
+/// Tells the other instances, and the operator.
+fn unlocked(account: &Account, outbox: &Outbox<Delta>, told: Vec<Delta>) -> Answer {
+    let ended: Vec<_> = told.iter().map(|delta| delta.model).collect();
+    told.into_iter().for_each(|delta| outbox.tell(delta));
     tracing::info!(account = %account.id, count = ended.len(), "an operator ended rests");
     let models: Vec<_> = ended.iter().map(|model| model.and_then(|id| model_name(account, id))).collect();
     let account_too = ended.contains(&None);
     let models: Vec<_> = models.into_iter().flatten().collect();
     let answer =
         json!({ "account": account.id.to_string(), "account_unlocked": account_too, "models_unlocked": models });
-    body::json(StatusCode::OK, &answer)
+    Answer::ok(&answer).noting("cooldown.unlock", account.id, json!({ "account": account_too, "models": models }))
 }
 
 fn row<'a>(account: &'a Account, resting: &Resting, now: Now, unix_ms: u64) -> Row<'a> {

@@ -139,6 +139,31 @@ impl Gate {
         self.view(Duration::ZERO).await.map(drop)
     }
 
+    /// Reads the store anew: what was just revoked stops here at once.
+    pub(super) async fn forget(&self) -> Result<(), Error> {
+        self.view(Duration::ZERO).await.map(drop)
+    }
+
+    /// What kind of somebody `operator` is, which one, and by what name.
+    pub(super) fn identity(&self, operator: &Operator) -> (&'static str, Option<String>, Option<String>) {
+        match operator.who {
+            Who::Anybody => ("anybody", None, None),
+            Who::Session(session) => ("session", Some(format!("{:016x}", session.id)), None),
+            Who::Token(id) => ("token", Some(id.to_string()), self.token_row(id).map(|row| row.name)),
+        }
+    }
+
+    /// What is known of a token.
+    pub(super) fn token_row(&self, id: TokenId) -> Option<TokenRow> {
+        let view = Arc::clone(&self.view.lock());
+        view.tokens.values().find(|token| token.id == id).cloned()
+    }
+
+    /// Whether a password is set.
+    pub(super) fn has_password(&self) -> bool {
+        self.sessions.is_some()
+    }
+
     /// The client's address, as far as trusted proxies tell it.
     pub(super) fn client(&self, headers: &HeaderMap, peer: Peer) -> IpAddr {
         client_addr(headers, peer, &self.trusted)

@@ -4,6 +4,7 @@ use crate::base::tasks::{Drain, Phase};
 use crate::base::{Clock, Now};
 use crate::server::body::{self, Body};
 use crate::state::catalog::Directory;
+use crate::state::peers::Peers;
 use hyper::{Response, StatusCode};
 use serde_json::json;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub struct Health {
     pub directory: Arc<Directory>,
     /// Where shutdown stands.
     pub drain: Drain,
+    /// Redis, as the cluster sees it.
+    pub peers: Arc<Peers>,
     /// Set once all listeners accept.
     pub serving: Arc<AtomicBool>,
 }
@@ -34,7 +37,7 @@ impl Health {
         let store = if now.since(self.directory.last_refresh()) < STORE_SILENT { "ok" } else { "down" };
         let health = json!({
             "status": "ok",
-            "redis": "off",
+            "redis": self.peers.view().redis.state.name(),
             "store": store,
             "instance": self.instance,
             "version": env!("CARGO_PKG_VERSION"),

@@ -1,9 +1,10 @@
 //! What an operator sends: JSON of at most a mebibyte, and names in paths. Whatever is wrong with it is said in words.
 
 use crate::base::{Error, ErrorKind};
-use crate::server::body;
+use crate::server::body::{self, Incoming};
+use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
@@ -14,6 +15,12 @@ const SILENCE: Duration = Duration::from_secs(30);
 
 /// The body as `T`.
 pub(super) async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Incoming) -> Result<T, Error> {
+    let bytes = bytes(headers, body).await?;
+    serde_json::from_slice(&bytes).map_err(|e| Error::malformed(format!("the body can't be read: {e}")))
+}
+
+/// The body, which must say that it is JSON.
+pub(super) async fn bytes(headers: &HeaderMap, body: Incoming) -> Result<Bytes, Error> {
     if headers.contains_key(CONTENT_ENCODING) {
         return Err(Error::new(ErrorKind::UnsupportedMedia, "compressed request bodies are not supported"));
     }
@@ -23,16 +30,12 @@ pub(super) async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Incomin
     if !kind.eq_ignore_ascii_case("application/json") {
         return Err(Error::new(ErrorKind::UnsupportedMedia, "this endpoint takes content-type application/json"));
     }
-    let bytes = body::read(body, MOST, SILENCE).await?;
-    serde_json::from_slice(&bytes).map_err(|e| Error::malformed(format!("the body can't be read: {e}")))
+    body::read(body, MOST, SILENCE).await
 }
 
-/// The same where there may be no body: then it is `T`'s default.
-pub(super) async fn json_or_default<T: DeserializeOwned + Default>(
-    headers: &HeaderMap,
-    body: Incoming,
-) -> Result<T, Error> {
-    if body.is_end_stream() { Ok(T::default()) } else { json(headers, body).await }
+/// The same where there may be no body: then it is an empty object.
+pub(super) async fn bytes_or_none(headers: &HeaderMap, body: Incoming) -> Result<Bytes, Error> {
+    if body.is_end_stream() { Ok(Bytes::from_static(b"{}")) } else { bytes(headers, body).await }
 }
 
 /// The segments of a path below `/api/`, decoded. A segment that cannot be decoded is a mistake.
@@ -40,8 +43,13 @@ pub(super) fn segments(path: &str) -> Result<Vec<String>, Error> {
     path.split('/').map(decode).collect()
 }
 
+/// A query's name or value: as in a form, `+` is a space.
+pub(super) fn decode_form(raw: &str) -> Result<String, Error> {
+    decode(&raw.replace('+', " "))
+}
+
 fn decode(raw: &str) -> Result<String, Error> {
-    let bad = || Error::malformed("the path is not properly encoded");
+    let bad = || Error::malformed("the URL is not properly encoded");
     let mut out = Vec::with_capacity(raw.len());
     let mut bytes = raw.bytes();
     while let Some(byte) = bytes.next() {

@@ -3,19 +3,19 @@
 //! An attempt counts as failed before the password is looked at; a right one takes that back. Passwords are checked on
 //! threads of their own, two at once: a hundred logins delay neither health nor a dashboard.
 
-use super::gate::{COOKIE_NAME, Gate, Operator, Who, same_origin};
-use super::session::LASTS_MS;
+use super::asked::{Answer, Asked, Note};
+use super::gate::{COOKIE_NAME, Gate, Who, same_origin};
+use super::session::{LASTS_MS, Session};
 use super::{input, when};
 use crate::base::metrics::METRICS;
 use crate::base::{Clock, Error, ErrorKind, Secret, tasks};
 use crate::config::Settings;
-use crate::server::body::{self, Body};
+use crate::server::body::{self, Body, Incoming};
 use crate::server::peer::Peer;
 use crate::state::subject::Net;
 use crate::state::throttle::Throttle;
 use argon2::{Argon2, PasswordHash, PasswordVerifier as _};
 use http::header::{HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
-use hyper::body::Incoming;
 use hyper::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
@@ -44,14 +44,6 @@ struct Password {
     password: String,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-struct Logout {
-    /// All sessions on all instances, not only this one.
-    #[serde(default)]
-    everywhere: bool,
-}
-
 impl Login {
     /// By these settings; failures are counted in `throttle`.
     pub(super) fn new(settings: &Settings, throttle: Arc<Throttle>) -> Self {
@@ -70,7 +62,7 @@ impl Login {
         headers: &HeaderMap,
         incoming: Incoming,
         peer: Peer,
-    ) -> Result<Response<Body>, Error> {
+    ) -> Result<(Session, Response<Body>), Error> {
         if same_origin(headers) == Some(false) {
             return Err(Error::new(ErrorKind::Forbidden, "this login comes from a page of somebody else's"));
         }
@@ -113,27 +105,24 @@ impl Login {
         let answer = json!({ "token": token.reveal(), "expires_at": expires_at });
         let mut response = body::json(StatusCode::OK, &answer);
         self.put_cookie(&mut response, headers, token.reveal(), LASTS_MS / 1000);
-        Ok(response)
+        Ok((session, response))
     }
 
     /// `POST /api/logout`: ends this session on every instance, or all sessions with `{"everywhere": true}`.
-    pub(super) async fn log_out(
-        &self,
-        gate: &Gate,
-        operator: &Operator,
-        headers: &HeaderMap,
-        incoming: Incoming,
-    ) -> Result<Response<Body>, Error> {
-        let asked: Logout = input::json_or_default(headers, incoming).await?;
-        match operator.who {
-            _ if asked.everywhere => gate.end(None).await?,
+    pub(super) async fn log_out(&self, gate: &Gate, asked: Asked<'_>) -> Result<Answer, Error> {
+        let mut fields = asked.fields;
+        let everywhere = fields.maybe("everywhere")?.unwrap_or(false);
+        fields.done()?;
+        match asked.operator.who {
+            _ if everywhere => gate.end(None).await?,
             Who::Session(session) => gate.end(Some(session)).await?,
             // A token is revoked by its id; without a password there is nothing to end.
             Who::Token(_) | Who::Anybody => {}
         }
-        let mut response = body::json(StatusCode::OK, &json!({ "logged_out": true }));
-        self.put_cookie(&mut response, headers, "", 0);
-        Ok(response)
+        let mut answer = Answer::ok(&json!({ "logged_out": true }));
+        self.put_cookie(&mut answer.response, asked.headers, "", 0);
+        answer.note = Some(Note { action: "logout", target: None, detail: json!({ "everywhere": everywhere }) });
+        Ok(answer)
     }
 
     fn put_cookie(&self, response: &mut Response<Body>, headers: &HeaderMap, value: &str, seconds: u64) {

@@ -1,37 +1,67 @@
 //! The control plane: health, metrics, and what an operator sees and changes.
 //!
 //! Runs on the control runtime only. Whatever fails here fails for the operator; requests of the data plane go on.
-//! Below `/api/` nobody is answered, not even with 404, before the gate let them in.
+//! Below `/api/` nobody is answered, not even with 404, before the gate let them in. What changes something is written
+//! into the audit before its answer goes out, and a changed catalog is what this instance goes by from then on.
 
+mod accounts;
+mod asked;
+mod audit;
 mod cooldowns;
 mod events;
+mod fields;
 mod gate;
 mod health;
 mod input;
+mod keys;
 pub mod live;
 mod live_json;
 mod login;
+mod logs;
+mod openapi;
+mod overview;
+mod query;
+mod repeat;
+mod routes;
 mod session;
+mod tokens;
+mod usage;
+mod virtual_models;
 mod when;
 
 pub use events::LiveBus;
 pub use health::Health;
 
+use crate::base::hatch::TestAccount;
 use crate::base::metrics::METRICS;
 use crate::base::tasks::Drain;
-use crate::base::{Error, ErrorKind};
-use crate::config::Settings;
-use crate::server::body::{self, Body};
+use crate::base::{Clock, Error, ErrorKind};
+use crate::config::{RouteSpec, Settings};
+use crate::server::body::{self, Body, Incoming};
 use crate::server::peer::Peer;
+use crate::state::budgets::Budgets;
 use crate::state::catalog::Directory;
+use crate::state::delta::Delta;
+use crate::state::outbox::Outbox;
+use crate::state::peers::Peers;
+use crate::state::providers::{self, ProviderSpec};
 use crate::state::throttle::Throttle;
 use crate::store::Store;
-use gate::Gate;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::body::Incoming;
+use asked::{Answer, Asked, Note};
+use bytes::Bytes;
+use fields::Fields;
+use gate::{Gate, Operator, Who};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response};
 use login::Login;
+use repeat::{Begun, Ending};
+use routes::{Found, Op, Route};
+use serde_json::json;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// A change is answered when this instance goes by it, or after so long all the same.
+const PUBLISHED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Answers everything that is not a data-plane request.
 #[derive(Debug)]
@@ -39,7 +69,18 @@ pub struct Admin {
     health: Health,
     gate: Arc<Gate>,
     login: Login,
+    store: Store,
     directory: Arc<Directory>,
+    budgets: Arc<Budgets>,
+    outbox: Outbox<Delta>,
+    peers: Arc<Peers>,
+    test: Arc<dyn TestAccount>,
+    /// Virtual models of the settings.
+    routes: Vec<RouteSpec>,
+    builtin: Vec<ProviderSpec>,
+    repeat_key: [u8; 32],
+    /// Held from reading what is to be changed until it is changed.
+    writes: tokio::sync::Mutex<()>,
     live: LiveBus,
     instance: Arc<str>,
     drain: Drain,
@@ -54,18 +95,41 @@ pub struct AdminParts {
     pub store: Store,
     /// Login failures.
     pub throttle: Arc<Throttle>,
+    /// What keys have spent.
+    pub budgets: Arc<Budgets>,
+    /// Where an operator's word goes out to other instances.
+    pub outbox: Outbox<Delta>,
+    /// What is known of those.
+    pub peers: Arc<Peers>,
+    /// Makes one real call with a credential.
+    pub test: Arc<dyn TestAccount>,
     /// Live events.
     pub live: LiveBus,
     /// Reports; its directory and drain serve everything else, too.
     pub health: Health,
 }
 
+/// A process' name to the outside, by its epoch.
+pub fn instance_name(epoch: u64) -> String {
+    format!("{:012x}", epoch & 0xffff_ffff_ffff)
+}
+
 impl Admin {
     /// A control plane of these parts.
     pub fn new(parts: AdminParts) -> Result<Self, Error> {
+        let internal = |what: String| Error::internal(what);
         Ok(Self {
-            gate: Arc::new(Gate::new(parts.store, &parts.settings)?),
+            gate: Arc::new(Gate::new(parts.store.clone(), &parts.settings)?),
             login: Login::new(&parts.settings, parts.throttle),
+            repeat_key: parts.store.data_key().sub_key("repeats").map_err(|e| internal(e.to_string()))?,
+            builtin: providers::builtin().map_err(internal)?,
+            routes: parts.settings.routes.clone(),
+            store: parts.store,
+            budgets: parts.budgets,
+            outbox: parts.outbox,
+            peers: parts.peers,
+            test: parts.test,
+            writes: tokio::sync::Mutex::default(),
             directory: Arc::clone(&parts.health.directory),
             live: parts.live,
             instance: parts.health.instance.as_str().into(),
@@ -81,9 +145,9 @@ impl Admin {
             "/healthz" if get => self.health.healthz(),
             "/readyz" if get => self.health.readyz(),
             "/metrics" if get => metrics(),
-            "/healthz" | "/readyz" | "/metrics" => body::control_error(&not_allowed("GET")),
+            "/healthz" | "/readyz" | "/metrics" => not_allowed(&["GET", "HEAD"]),
             path if path.starts_with("/api/") => {
-                let mut response = match self.api(request, peer).await {
+                let mut response = match Box::pin(self.api(request, peer)).await {
                     Ok(response) => response,
                     Err(error) => body::control_error(&error),
                 };
@@ -98,34 +162,141 @@ impl Admin {
         let (parts, incoming) = request.into_parts();
         let (method, headers, path) = (&parts.method, &parts.headers, parts.uri.path());
         if path == "/api/login" {
-            if *method != Method::POST {
-                return Err(not_allowed("POST"));
-            }
-            return self.login.log_in(&self.gate, headers, incoming, peer).await;
+            return if *method == Method::POST {
+                self.log_in(&parts, incoming, peer).await
+            } else {
+                Ok(not_allowed(&["POST"]))
+            };
         }
         let operator = self.gate.admit(method, headers, peer).await?;
         let segments = input::segments(path.strip_prefix("/api/").unwrap_or_default())?;
-        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-        let method = if *method == Method::HEAD { "GET" } else { method.as_str() };
-        match (method, segments.as_slice()) {
-            ("POST", ["logout"]) => self.login.log_out(&self.gate, &operator, headers, incoming).await,
-            ("GET", ["events"]) => Ok(self.events(operator, headers)),
-            ("GET", ["cooldowns"]) => Ok(cooldowns::list(&self.directory)),
-            ("DELETE", ["cooldowns", account]) => cooldowns::unlock(&self.directory, account),
-            // A model's name may hold slashes: all that follows the account is the name.
-            ("DELETE", ["cooldowns", account, model @ ..]) if !model.is_empty() => {
-                cooldowns::unlock_model(&self.directory, account, &model.join("/"))
+        let (route, params) = match routes::find(method.as_str(), &segments) {
+            Found::Route(route, params) => (route, params),
+            Found::Methods(methods) => return Ok(not_allowed(&methods)),
+            Found::Nothing => return Err(nothing_at(path)),
+        };
+        let bytes = match route.body {
+            routes::Body::Nothing => Bytes::from_static(b"{}"),
+            routes::Body::Fields(_) => input::bytes(headers, incoming).await?,
+            routes::Body::Maybe(_) => input::bytes_or_none(headers, incoming).await?,
+        };
+        let begun = if route.repeatable { self.begin(&operator, headers, path, &bytes).await? } else { Begun::Plain };
+        let once = match begun {
+            Begun::Done(response) => return Ok(response),
+            Begun::First(once) => Some(once),
+            Begun::Plain => None,
+        };
+        let query = parts.uri.query().unwrap_or_default();
+        let asked = Fields::parse(&bytes);
+        let asked = asked.map(|fields| Asked { operator: &operator, headers, query, params, fields });
+        let done = match asked {
+            Ok(asked) => self.run(route, asked).await,
+            Err(error) => Err(error),
+        };
+        if let Some(once) = once {
+            let ending = Ending::of(&done);
+            self.end(once, ending).await;
+        }
+        let Answer { response, note } = done?;
+        if let Some(note) = note {
+            self.noted(Some(&operator), self.gate.client(headers, peer), note).await;
+        }
+        if route.catalog {
+            self.published().await;
+        }
+        Ok(response)
+    }
+
+    async fn run(&self, route: &Route, asked: Asked<'_>) -> Result<Answer, Error> {
+        if route.query.is_empty() {
+            query::Query::parse(asked.query)?.done()?;
+        }
+        match route.op {
+            // Answered before the gate.
+            Op::Login => Err(nothing_at(route.path)),
+            Op::Logout => self.login.log_out(&self.gate, asked).await,
+            Op::Me => Ok(self.me(&asked)),
+            Op::Keys => self.keys(asked).await,
+            Op::KeyAdd => self.add_key(asked).await,
+            Op::Key => self.key(asked).await,
+            Op::KeyChange => self.change_key(asked).await,
+            Op::KeyRemove => self.remove_key(asked).await,
+            Op::KeyRotate => self.rotate_key(asked).await,
+            Op::Accounts => self.accounts().await,
+            Op::AccountAdd => self.add_account(asked).await,
+            Op::Account => self.account(asked).await,
+            Op::AccountChange => self.change_account(asked).await,
+            Op::AccountRemove => self.remove_account(asked).await,
+            Op::AccountTest => self.test_account(asked).await,
+            Op::VirtualModels => self.virtual_models().await,
+            Op::VirtualModelAdd => self.add_virtual_model(asked).await,
+            Op::VirtualModel => self.virtual_model(asked).await,
+            Op::VirtualModelReplace => self.replace_virtual_model(asked).await,
+            Op::VirtualModelRemove => self.remove_virtual_model(asked).await,
+            Op::VirtualModelToggle => self.toggle_virtual_model(asked).await,
+            Op::VirtualModelsReorder => self.reorder_virtual_models(asked).await,
+            Op::Tokens => self.tokens().await,
+            Op::TokenAdd => self.add_token(asked).await,
+            Op::TokenRemove => self.remove_token(asked).await,
+            Op::Events => Ok(self.events(*asked.operator, asked.headers).into()),
+            Op::Cooldowns => Ok(cooldowns::list(&self.directory)),
+            Op::Unlock => cooldowns::unlock(&self.directory, &self.outbox, asked.param(0)),
+            Op::UnlockModel => cooldowns::unlock_model(&self.directory, &self.outbox, asked.param(0), asked.param(1)),
+            Op::Models => Ok(self.models()),
+            Op::Providers => self.providers().await,
+            Op::Cluster => Ok(self.cluster()),
+            Op::Logs => self.logs(asked).await,
+            Op::Log => self.log(asked).await,
+            Op::Usage => self.usage(asked).await,
+            Op::Audit => self.audit(asked).await,
+            Op::OpenApi => Ok(openapi::document().into()),
+        }
+    }
+
+    async fn log_in(
+        &self,
+        parts: &http::request::Parts,
+        incoming: Incoming,
+        peer: Peer,
+    ) -> Result<Response<Body>, Error> {
+        let done = self.login.log_in(&self.gate, &parts.headers, incoming, peer).await;
+        let address = self.gate.client(&parts.headers, peer);
+        let note = |action| Note { action, target: None, detail: json!({}) };
+        match done {
+            Ok((session, response)) => {
+                let operator = Operator { who: Who::Session(session), scope: crate::store::rows::Scope::Admin };
+                self.noted(Some(&operator), address, note("login")).await;
+                Ok(response)
             }
-            (_, ["logout"]) => Err(not_allowed("POST")),
-            (_, ["events" | "cooldowns"]) => Err(not_allowed("GET")),
-            (_, ["cooldowns", ..]) => Err(not_allowed("DELETE")),
-            _ => Err(nothing_at(path)),
+            Err(error) => {
+                // Only what the throttle let in: a flood of guesses writes nothing.
+                if error.kind == ErrorKind::Unauthenticated {
+                    self.noted(None, address, note("login.failed")).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits until what the store holds now is what this instance goes by.
+    async fn published(&self) {
+        let written = Clock::now();
+        // It rang already when the store was written; a look that began before that does not count.
+        self.store.bell().notify_one();
+        while self.directory.last_refresh() < written && Clock::now().since(written) < PUBLISHED_WITHIN {
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 }
 
-fn not_allowed(allowed: &'static str) -> Error {
-    Error::new(ErrorKind::MethodNotAllowed, format!("this endpoint takes {allowed}"))
+/// 405, and what would do.
+fn not_allowed(methods: &[&str]) -> Response<Body> {
+    let error = Error::new(ErrorKind::MethodNotAllowed, format!("this endpoint takes {}", methods.join(", ")));
+    let mut response = body::control_error(&error);
+    if let Ok(methods) = HeaderValue::from_str(&methods.join(", ")) {
+        response.headers_mut().insert(ALLOW, methods);
+    }
+    response
 }
 
 fn nothing_at(path: &str) -> Error {

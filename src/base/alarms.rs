@@ -50,10 +50,7 @@ impl Alarms {
     pub fn wake_all(&self) {
         let all: Vec<_> = self.all.lock().iter().filter_map(Weak::upgrade).collect();
         for alarm in all {
-            let waker = alarm.waker.lock().take();
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+            alarm.wake();
         }
     }
 
@@ -121,6 +118,14 @@ impl Alarm {
         self.fired()
     }
 
+    /// Wakes the task that waits with it, without firing.
+    pub fn wake(&self) {
+        let waker = self.waker.lock().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
     fn fire(&self, now: Now) {
         // Moved between the look and now: not due any more.
         if self.due.load(Ordering::Acquire) > now.as_nanos() {
@@ -128,10 +133,7 @@ impl Alarm {
         }
         self.due.store(NEVER, Ordering::Release);
         self.fired.store(true, Ordering::Release);
-        let waker = self.waker.lock().take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        self.wake();
     }
 }
 

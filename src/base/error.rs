@@ -38,6 +38,8 @@ pub enum ErrorKind {
     RequestTimeout,
     /// 409.
     Conflict,
+    /// 412: it is no longer what the caller saw (`If-Match`).
+    Changed,
     /// 413: larger than `MERIDO_MAX_BODY_BYTES`.
     TooLarge,
     /// 415: not JSON where JSON is needed.
@@ -83,6 +85,7 @@ impl ErrorKind {
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
             Self::Conflict => 409,
+            Self::Changed => 412,
             Self::TooLarge => 413,
             Self::UnsupportedMedia => 415,
             Self::Unprocessable => 422,
@@ -115,6 +118,7 @@ impl ErrorKind {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::RequestTimeout => "request_timeout",
             Self::Conflict => "conflict",
+            Self::Changed => "precondition_failed",
             Self::TooLarge => "request_too_large",
             Self::UnsupportedMedia => "unsupported_media_type",
             Self::Unprocessable => "unprocessable",

@@ -257,6 +257,8 @@ metrics! {
     logins_wrong: Counter = "merido_logins_total" {"outcome=\"wrong\""};
     /// Logins to the control plane, by outcome.
     logins_throttled: Counter = "merido_logins_total" {"outcome=\"throttled\""};
+    /// Entries of the control plane's audit that could not be written.
+    audit_lost: Counter = "merido_audit_lost_total";
     /// Answers to similar questions served from the semantic cache.
     semantic_hits: Counter = "merido_semantic_hits_total";
     /// Requests refused by a limit of ours.

@@ -3,9 +3,11 @@
 //! Nothing here knows what a model or a provider is. `clock` alone reads time, `tasks` alone spawns.
 
 pub mod alarms;
+pub mod bell;
 pub mod clock;
 pub mod dialect;
 pub mod error;
+pub mod hatch;
 pub mod ids;
 pub mod metrics;
 pub mod seal;

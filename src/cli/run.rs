@@ -220,7 +220,7 @@ fn written(target: &TargetSpec) -> String {
 async fn tokens(command: Tokens, store: &Store, out: &mut dyn Write) -> Result<(), Stop> {
     match command {
         Tokens::Create(CreateToken { name, scope, ttl_seconds, json: as_json }) => {
-            let scope = Scope::from_name(&scope).ok_or_else(|| Stop::usage("--scope: admin or read"))?;
+            let scope = Scope::from_name(&scope).ok_or_else(|| Stop::usage("--scope: admin, write or read"))?;
             let (token, plain) = store.create_token(&name, scope, ttl_seconds.map(expiry)).await?;
             let (id, plain) = (token.id.to_string(), plain.reveal());
             if as_json {

@@ -77,6 +77,7 @@ const fn anthropic_type(kind: ErrorKind) -> &'static str {
         ErrorKind::Malformed
         | ErrorKind::MethodNotAllowed
         | ErrorKind::Conflict
+        | ErrorKind::Changed
         | ErrorKind::UnsupportedMedia
         | ErrorKind::Unprocessable => "invalid_request_error",
     }
@@ -91,7 +92,7 @@ const fn google_status(kind: ErrorKind) -> &'static str {
         ErrorKind::NotFound | ErrorKind::ModelNotFound => "NOT_FOUND",
         ErrorKind::MethodNotAllowed => "UNIMPLEMENTED",
         ErrorKind::RequestTimeout | ErrorKind::UpstreamTimeout => "DEADLINE_EXCEEDED",
-        ErrorKind::Conflict => "ABORTED",
+        ErrorKind::Conflict | ErrorKind::Changed => "ABORTED",
         ErrorKind::RateLimited => "RESOURCE_EXHAUSTED",
         ErrorKind::Internal => "INTERNAL",
         ErrorKind::UpstreamFailed | ErrorKind::Unavailable | ErrorKind::Overloaded => "UNAVAILABLE",

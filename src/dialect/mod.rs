@@ -8,6 +8,7 @@ pub mod echo;
 mod echo_stream;
 pub mod errors;
 pub mod estimate;
+mod lines;
 pub mod peek;
 pub mod question;
 mod scan;

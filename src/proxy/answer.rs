@@ -8,7 +8,7 @@ use super::headers::{self, ours};
 use super::relay::Relay;
 use super::settle::Ticket;
 use super::{intake, limit, replay};
-use crate::base::Clock;
+use crate::base::{Clock, Error};
 use crate::dialect::sse::StreamMeter;
 use crate::dialect::{Endpoint, echo, usage};
 use crate::server::Body;
@@ -120,17 +120,35 @@ fn demo(reply: echo::Reply, ticket: Ticket) -> Response<Body> {
 fn head(status: StatusCode, mut headers: HeaderMap, ticket: &Ticket) -> Response<Body> {
     headers::strip_reply(&mut headers);
     headers.insert(intake::X_REQUEST_ID.clone(), request_id(ticket));
-    if let Some(target) = &ticket.target {
-        headers.insert(ours::ACCOUNT.clone(), headers::text(&target.account().label));
-        headers.insert(ours::MODEL.clone(), headers::model(&target.account().provider.name, target.model.name()));
-    }
-    headers.insert(ours::ATTEMPTS.clone(), HeaderValue::from(ticket.attempts));
+    put_attempts(&mut headers, ticket);
     headers.insert(ours::CACHE.clone(), HeaderValue::from_static("miss"));
     put_own(&mut headers, ticket);
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+/// An error of ours, with what was tried before it; settles.
+pub(super) fn refused(error: &Error, ticket: Ticket) -> Response<Body> {
+    let mut response = super::refusal(ticket.endpoint.dialect(), error, request_id(&ticket));
+    let headers = response.headers_mut();
+    if ticket.attempts > 0 {
+        put_attempts(headers, &ticket);
+    }
+    // Who is refused needs them most.
+    put_own(headers, &ticket);
+    ticket.failed(error.status(), error.kind.code());
+    response
+}
+
+/// Who was asked, and at which attempt.
+fn put_attempts(headers: &mut HeaderMap, ticket: &Ticket) {
+    if let Some(target) = &ticket.target {
+        headers.insert(ours::ACCOUNT.clone(), headers::text(&target.account().label));
+        headers.insert(ours::MODEL.clone(), headers::model(&target.account().provider.name, target.model.name()));
+    }
+    headers.insert(ours::ATTEMPTS.clone(), HeaderValue::from(ticket.attempts));
 }
 
 /// The client's request id if it sent a sane one, else ours.

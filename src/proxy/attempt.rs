@@ -15,6 +15,7 @@ use crate::dialect::splice::splice;
 use crate::dialect::{Dialect, Endpoint};
 use crate::routing::{Failure, Judge, Next, Pick, Plan, Target, Tried, Verdict, pick, resolve};
 use crate::state::catalog::Account;
+use crate::state::rest::Penalty;
 use crate::upstream::{Call, CallBody, CallError, CallErrorKind, Deadline, Pieces, Reply};
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
@@ -47,20 +48,19 @@ pub(super) async fn run(proxy: &Proxy, question: &Question, ticket: &mut Ticket)
 async fn ask(proxy: &Proxy, question: &Question, ticket: &mut Ticket) -> Result<Answer, Error> {
     let plan = plan(proxy, ticket)?;
     let dialect = question.endpoint.dialect();
-    let (mut tried, mut last) = (Tried::default(), None);
-    let mut foreign = false;
+    let (mut tried, mut failures) = (Tried::default(), Failures::default());
     loop {
         let now = Clock::now();
         let picked = pick(&plan, &mut tried, &mut proxy.dice.lock(), now);
         let refusal = picked.refusal(now);
-        let Pick::Go(target, probe) = picked else { return nobody_left(last, refusal, foreign, ticket) };
+        let Pick::Go(target, probe) = picked else { return failures.into_answer(refusal, ticket) };
         limit::hold_budget(proxy, ticket, &target)?;
         if target.account().id == DEMO {
             ticket.begin(target);
             return demo::answer(question, ticket).map(Answer::Demo);
         }
         if target.account().provider.dialect != dialect {
-            foreign = true;
+            failures.foreign = true;
             continue;
         }
         ticket.begin(target.clone());
@@ -80,7 +80,7 @@ async fn ask(proxy: &Proxy, question: &Question, ticket: &mut Ticket) -> Result<
         ticket.running = None;
         tracing::debug!(request = %ticket.id, account = &*target.account().label, ?verdict, "an attempt failed");
         match verdict.next {
-            Next::Retry => last = Some((failed, verdict)),
+            Next::Retry => failures.add(failed, verdict),
             Next::Pass | Next::Stop(_) | Next::Drop => return failed.into_answer(&verdict),
         }
     }
@@ -90,11 +90,13 @@ async fn ask(proxy: &Proxy, question: &Question, ticket: &mut Ticket) -> Result<
 pub(super) async fn upload(proxy: &Proxy, parts: &Parts, form: Form, ticket: &mut Ticket) -> Result<Answer, Error> {
     let plan = plan(proxy, ticket)?;
     let now = Clock::now();
-    let picked = pick(&plan, &mut Tried::default(), &mut proxy.dice.lock(), now);
+    let (mut tried, mut failures) = (Tried::default(), Failures::default());
+    let picked = pick(&plan, &mut tried, &mut proxy.dice.lock(), now);
     let refusal = picked.refusal(now);
-    let Pick::Go(target, probe) = picked else { return nobody_left(None, refusal, false, ticket) };
+    let Pick::Go(target, probe) = picked else { return failures.into_answer(refusal, ticket) };
     if target.account().provider.dialect != Dialect::OpenAi || target.account().id == DEMO {
-        return nobody_left(None, None, true, ticket);
+        failures.foreign = true;
+        return failures.into_answer(None, ticket);
     }
     limit::hold_budget(proxy, ticket, &target)?;
     ticket.begin(target.clone());
@@ -112,32 +114,63 @@ pub(super) async fn upload(proxy: &Proxy, parts: &Parts, form: Form, ticket: &mu
     let verdict = failed.judge(proxy, &target, false);
     settle_failure(proxy, &target, &verdict, now);
     drop(probe);
-    failed.into_answer(&verdict)
+    if verdict.next != Next::Retry {
+        return failed.into_answer(&verdict);
+    }
+    failures.add(failed, verdict);
+    // Not to send it again, but to say when its client may.
+    let now = Clock::now();
+    let refusal = pick(&plan, &mut tried, &mut proxy.dice.lock(), now).refusal(now);
+    failures.into_answer(refusal, ticket)
 }
 
 fn plan(proxy: &Proxy, ticket: &Ticket) -> Result<Plan, Error> {
     resolve(&proxy.catalog(), ticket.caller.key().map(|key| &**key), &ticket.requested_model)
 }
 
-/// What the client reads when there is no target (left).
-fn nobody_left(
-    last: Option<(Failed, Verdict)>,
-    refusal: Option<Error>,
+/// What a request's attempts came to, for its client to read when there is no target (left).
+#[derive(Default)]
+struct Failures {
+    /// The last one that did not just rest its target.
+    kept: Option<(Failed, Verdict)>,
+    /// Those that answered with something to rest for: the shortest rest, and whether all were limits.
+    rested: Option<(Duration, bool)>,
+    /// A target was passed over: it speaks another dialect.
     foreign: bool,
-    ticket: &Ticket,
-) -> Result<Answer, Error> {
-    if let Some((failed, verdict)) = last {
-        return failed.into_answer(&verdict);
-    }
-    Err(match refusal {
-        Some(refusal) => refusal,
-        None if foreign => {
-            let (model, name) = (&ticket.requested_model, ticket.endpoint.dialect().name());
-            let message = format!("`{model}` is not served by a provider that speaks {name}; use its own endpoint");
-            Error::malformed(message).param("model")
+}
+
+impl Failures {
+    fn add(&mut self, failed: Failed, verdict: Verdict) {
+        match verdict.penalty {
+            Penalty::LockModel(cost) => {
+                let (wait, limits) = self.rested.unwrap_or((Duration::MAX, true));
+                self.rested = Some((wait.min(cost.named.unwrap_or(cost.base)), limits && cost.reason.is_limit()));
+            }
+            _ => self.kept = Some((failed, verdict)),
         }
-        None => Error::new(ErrorKind::Unavailable, "no account can serve this model now"),
-    })
+    }
+
+    /// `refusal`: every target rests now.
+    fn into_answer(self, refusal: Option<Error>, ticket: &Ticket) -> Result<Answer, Error> {
+        if let Some((failed, verdict)) = self.kept {
+            let when = refusal.and_then(|refusal| refusal.retry_after);
+            return failed.into_answer(&verdict).map_err(|error| Error { retry_after: when, ..error });
+        }
+        Err(match (refusal, self.rested) {
+            (Some(refusal), _) => refusal,
+            // A model that nobody rests for (its name is the caller's), a rest that is over, or no attempts left.
+            (None, Some((wait, true))) => {
+                Error::new(ErrorKind::RateLimited, "The providers' limits are reached on every account asked.")
+                    .retry_after(wait)
+            }
+            (None, None) if self.foreign => {
+                let (model, name) = (&ticket.requested_model, ticket.endpoint.dialect().name());
+                let message = format!("`{model}` is not served by a provider that speaks {name}; use its own endpoint");
+                Error::malformed(message).param("model")
+            }
+            (None, _) => Error::new(ErrorKind::Unavailable, "no account can serve this model now"),
+        })
+    }
 }
 
 pub(super) fn settle_success(proxy: &Proxy, target: &Target, started: Now, now: Now) {

@@ -4,10 +4,10 @@
 //! a task of its own from the start: hyper drops a handler when its client leaves, and the followers must not be cut.
 //! When nobody listens any more the task is dropped, and with it the provider's work.
 
-use super::answer::Answer;
+use super::answer::{Answer, refused};
 use super::settle::{Outcome, Ticket};
-use super::{Proxy, Question, auth, replay, semantic};
-use crate::base::tasks::spawn;
+use super::{Proxy, Question, auth, relay, replay, semantic};
+use crate::base::tasks::{Drain, spawn};
 use crate::base::{Clock, Error, ErrorKind};
 use crate::config::DedupMode;
 use crate::dialect::errors::error_event;
@@ -30,8 +30,8 @@ static X_MERIDO_DEDUP: HeaderName = HeaderName::from_static("x-merido-dedup");
 /// Longest `Idempotency-Key` taken.
 const KEY_MAX: usize = 256;
 
-/// What the leader's own client waits for: the head and a view of the body, or why there is none.
-type First = Result<(response::Parts, Option<Follower>), Error>;
+/// What the leader's own client waits for: the head and a view of the body, or the answer that there is none.
+type First = Result<(response::Parts, Option<Follower>), Box<Response<Body>>>;
 
 /// The request's claim, if it is to be shared at all; computed only then.
 pub(super) fn claim(proxy: &Proxy, question: &Question, ticket: &Ticket) -> Result<Option<Claim>, Error> {
@@ -91,19 +91,18 @@ pub(super) async fn seated(
     question: Question,
     mut ticket: Ticket,
     claim: &Claim,
-) -> Result<Response<Body>, Error> {
+) -> Response<Body> {
     let mut follower = match proxy.shared.dedup.seat(claim, Clock::now()) {
         Seat::Hit(kept) => {
             ticket.cache = CacheState::Dedup;
-            return Ok(replay::whole(&kept, ticket));
+            return replay::whole(&kept, ticket);
         }
         Seat::Conflict => {
             let error = Error::new(
                 ErrorKind::Unprocessable,
                 "this `Idempotency-Key` was used for another request; use a new one",
             );
-            ticket.failed(error.status(), error.kind.code());
-            return Err(error.param("Idempotency-Key"));
+            return refused(&error.param("Idempotency-Key"), ticket);
         }
         Seat::Leader(leader) => return lead(proxy, question, ticket, leader).await,
         Seat::Follower(follower) => follower,
@@ -115,36 +114,40 @@ pub(super) async fn seated(
                 let response = replay::head(&head, &ticket);
                 let (status, left) = (head.status.as_u16(), length(&head.headers));
                 let events = head.stream();
-                let tail = Tail { follower, ticket: Some(ticket), status, left, endpoint: question.endpoint, events };
-                return Ok(response.map(|()| Body::stream(tail)));
+                let (endpoint, drain) = (question.endpoint, proxy.shared.drain.clone());
+                let tail = Tail { follower, ticket: Some(ticket), status, left, endpoint, events, drain };
+                return response.map(|()| Body::stream(tail));
             }
             // The leader failed before its first byte: this request makes the call.
             Some(Step::LeaderGone(leader)) => return lead(proxy, question, ticket, leader).await,
             Some(Step::Data(_)) => {}
             Some(Step::Broken) | None => {
                 let error = Error::new(ErrorKind::UpstreamFailed, "the call this request was joined to broke off");
-                ticket.failed(error.status(), error.kind.code());
-                return Err(error);
+                return refused(&relay::cut(&proxy.shared.drain).unwrap_or(error), ticket);
             }
         }
     }
 }
 
 /// Makes the call in a task of its own and answers its client like a follower.
-async fn lead(proxy: &Arc<Proxy>, question: Question, ticket: Ticket, leader: Leader) -> Result<Response<Body>, Error> {
+async fn lead(proxy: &Arc<Proxy>, question: Question, ticket: Ticket, leader: Leader) -> Response<Body> {
     let (first, told) = oneshot::channel();
-    let endpoint = question.endpoint;
+    let (endpoint, shown) = (question.endpoint, ticket.shown_id.clone());
     spawn("dedup leader", call(Arc::clone(proxy), question, ticket, leader, first));
-    let (parts, follower) = told.await.map_err(|_| Error::internal("the shared call ended without an answer"))??;
-    let Some(follower) = follower else {
-        return Err(Error::internal("the shared answer can't be followed"));
+    let lost = |why| super::refusal(endpoint.dialect(), &Error::internal(why), shown.clone());
+    let (parts, follower) = match told.await {
+        Ok(Ok(led)) => led,
+        Ok(Err(refusal)) => return *refusal,
+        Err(_) => return lost("the shared call ended without an answer"),
     };
+    let Some(follower) = follower else { return lost("the shared answer can't be followed") };
     let (status, left) = (parts.status.as_u16(), length(&parts.headers));
     let events = Head { status: parts.status, headers: parts.headers.clone() }.stream();
     let mut response = Response::from_parts(parts, Body::empty());
     response.headers_mut().remove(CONTENT_LENGTH);
-    let tail = Tail { follower, ticket: None, status, left, endpoint, events };
-    Ok(response.map(|_| Body::stream(tail)))
+    let drain = proxy.shared.drain.clone();
+    let tail = Tail { follower, ticket: None, status, left, endpoint, events, drain };
+    response.map(|_| Body::stream(tail))
 }
 
 /// The leader's task. The ticket lives here: what the provider did is accounted for whoever still listens.
@@ -173,9 +176,8 @@ async fn call(
     let answer: Answer = match answered {
         None => return,
         Some(Err(error)) => {
-            ticket.failed(error.status(), error.kind.code());
             // First our own client, then the next in line: it must not wait for the lead it is about to give away.
-            let _ = first.send(Err(error));
+            let _ = first.send(Err(Box::new(refused(&error, ticket))));
             return leader.fail();
         }
         Some(Ok(answer)) => answer,
@@ -224,6 +226,7 @@ struct Tail {
     left: Option<u64>,
     endpoint: crate::dialect::Endpoint,
     events: bool,
+    drain: Drain,
 }
 
 impl Source for Tail {
@@ -256,7 +259,9 @@ impl Source for Tail {
             }
             return Poll::Ready(None);
         }
-        let error = Error::new(ErrorKind::UpstreamFailed, "the provider broke off in the middle of its answer");
+        let broke = || Error::new(ErrorKind::UpstreamFailed, "the provider broke off in the middle of its answer");
+        // The leader's end has no reason with it; at shutdown all of them end for the same one.
+        let error = relay::cut(&self.drain).unwrap_or_else(broke);
         if let Some(mut ticket) = self.ticket.take() {
             let code = error.kind.code();
             ticket.outcome = Outcome::Broken { error: code, usage: Some(nothing), completion_estimate: 0 };

@@ -28,6 +28,7 @@ use crate::config::{Settings, StreamUsage};
 use crate::dialect::peek::{Peek, peek};
 use crate::dialect::{Dialect, Endpoint, estimate};
 use crate::routing::Dice;
+use crate::server::body::Incoming;
 use crate::server::{Body, Peer, body};
 use crate::state::buckets::Limits;
 use crate::state::budgets::Budgets;
@@ -35,7 +36,7 @@ use crate::state::bus::Bus;
 use crate::state::catalog::{Catalog, Directory};
 use crate::state::dedup::{Claim, Dedup, Fingerprints};
 use crate::state::delta::Delta;
-use crate::state::limiter::{LimitHeaders, Limiter};
+use crate::state::limiter::Limiter;
 use crate::state::outbox::Outbox;
 use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
@@ -46,7 +47,6 @@ use auth::Caller;
 use bytes::Bytes;
 use http::header::HeaderValue;
 use http::request::Parts;
-use hyper::body::Incoming;
 use hyper::{Request, Response};
 pub use limit::{dedup_limits, default_limits};
 use parking_lot::Mutex;
@@ -134,25 +134,14 @@ impl Proxy {
         let (parts, incoming) = request.into_parts();
         let client_id = intake::client_request_id(&parts.headers);
         let endpoint = asked.endpoint;
-        let ticket = match self.admit(started, id, client_id.clone(), endpoint, &parts, peer) {
+        let ticket = match self.admit(started, id, client_id, endpoint, &parts, peer) {
             Ok(ticket) => ticket,
             Err(error) => {
                 self.refused(started, id, endpoint.name(), &error, &parts.headers, peer);
                 return refusal(endpoint.dialect(), &error, shown_id(&parts.headers, id));
             }
         };
-        let mut limits = None;
-        match self.steps(asked, parts, incoming, ticket, &mut limits).await {
-            Ok(response) => response,
-            Err(error) => {
-                let mut response = refusal(endpoint.dialect(), &error, client_id.unwrap_or_else(|| id.header()));
-                // Who is refused needs them most.
-                if let Some(limits) = &limits {
-                    limit::put_headers(limits, endpoint.dialect(), response.headers_mut());
-                }
-                response
-            }
-        }
+        self.steps(asked, parts, incoming, ticket).await
     }
 
     /// Who calls, and whether we read on: from the head alone.
@@ -177,26 +166,19 @@ impl Proxy {
         parts: Parts,
         incoming: Incoming,
         mut ticket: Ticket,
-        limits: &mut Option<LimitHeaders>,
-    ) -> Result<Response<Body>, Error> {
-        let endpoint = asked.endpoint;
-        let settings = &self.shared.settings;
-        let question = if endpoint == Endpoint::Transcriptions {
+    ) -> Response<Body> {
+        if asked.endpoint == Endpoint::Transcriptions {
             let answer = Box::pin(self.upload(parts, incoming, &mut ticket)).await;
-            *limits = ticket.limits;
             return finish(answer, ticket, false);
-        } else {
-            self.question(asked, parts, incoming, &mut ticket).await
-        };
-        *limits = ticket.limits;
-        match question {
+        }
+        match self.question(asked, parts, incoming, &mut ticket).await {
             // Rare, and large: its future must not make every request's larger.
             Ok((question, Some(claim))) => Box::pin(dedup::seated(self, question, ticket, &claim)).await,
             Ok((question, None)) => {
                 let answer = semantic::answer(self, &question, &mut ticket).await;
-                finish(answer, ticket, question.inject_usage(settings))
+                finish(answer, ticket, question.inject_usage(&self.shared.settings))
             }
-            Err(error) => finish(Err(error), ticket, false),
+            Err(error) => answer::refused(&error, ticket),
         }
     }
 
@@ -251,13 +233,10 @@ fn shown_id(headers: &http::HeaderMap, id: RequestId) -> HeaderValue {
 }
 
 /// The step's answer with its ticket in it, or its error with the ticket settled.
-fn finish(answer: Result<Answer, Error>, ticket: Ticket, drops_usage: bool) -> Result<Response<Body>, Error> {
+fn finish(answer: Result<Answer, Error>, ticket: Ticket, drops_usage: bool) -> Response<Body> {
     match answer {
-        Ok(answer) => Ok(answer.into_response(ticket, drops_usage)),
-        Err(error) => {
-            ticket.failed(error.status(), error.kind.code());
-            Err(error)
-        }
+        Ok(answer) => answer.into_response(ticket, drops_usage),
+        Err(error) => answer::refused(&error, ticket),
     }
 }
 

@@ -122,8 +122,7 @@ impl Source for Relay {
         if self.state != State::Going {
             return Poll::Ready(None);
         }
-        if self.drain.phase() >= Phase::Cut {
-            let error = Error::new(ErrorKind::Overloaded, "the gateway is shutting down; the stream was cut");
+        if let Some(error) = cut(&self.drain) {
             return self.broken(&error);
         }
         loop {
@@ -182,6 +181,12 @@ impl Drop for Relay {
             }
         }
     }
+}
+
+/// Why every answer that still goes out ends now, when shutdown cuts.
+pub(super) fn cut(drain: &Drain) -> Option<Error> {
+    let cut = || Error::new(ErrorKind::Overloaded, "the gateway is shutting down; the stream was cut");
+    (drain.phase() >= Phase::Cut).then(cut)
 }
 
 fn broke_off(error: &CallError) -> Error {

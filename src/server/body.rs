@@ -4,13 +4,13 @@
 //! by hyper; when it breaks after its head has gone out, the connection is cut, so no client takes half for whole.
 
 use super::conn::Busy;
+pub use super::incoming::Incoming;
 use crate::base::{Error, ErrorKind};
 use crate::dialect::Dialect;
 use crate::dialect::errors::error_body;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 use hyper::{Response, StatusCode};
 use std::any::Any;
 use std::fmt;
@@ -220,7 +220,7 @@ pub fn error(dialect: Dialect, error: &Error, request_id: &str) -> Response<Body
     finish_error(error, Bytes::from(error_body(dialect, error, request_id)))
 }
 
-/// The control plane's form of it: `{"error":{code,message}}`.
+/// The control plane's form of it: `{"error":{code,message}}`, and `field` where one is at fault.
 pub fn control_error(error: &Error) -> Response<Body> {
     // Two kinds are named for the data plane; here nobody shows an API key or asks for a model.
     let code = match error.kind {
@@ -228,7 +228,10 @@ pub fn control_error(error: &Error) -> Response<Body> {
         ErrorKind::Forbidden => "forbidden",
         kind => kind.code(),
     };
-    let body = serde_json::json!({ "error": { "code": code, "message": error.message } });
+    let mut body = serde_json::json!({ "error": { "code": code, "message": error.message } });
+    if let Some(field) = &error.param {
+        body["error"]["field"] = serde_json::Value::from(&**field);
+    }
     finish_error(error, Bytes::from(body.to_string()))
 }
 

@@ -1,27 +1,31 @@
 //! One client connection's life on HTTP/1.1.
 //!
-//! Its deadlines (slow head, idle keep-alive, a client that stopped reading) are one [`Alarm`] that the core's sweep
-//! fires: hyper's own header timer costs 2–3 µs a request. When the alarm fires, or when shutdown is in its *finish*
+//! Its deadlines (slow head, idle keep-alive, a client that stopped reading) are one [`Deadline`] that the core's sweep
+//! fires: hyper's own header timer costs 2–3 µs a request. When it passes, or when shutdown is in its *finish*
 //! phase and the connection is idle, it is closed; a request in flight is never cut by the latter, nor is the first one
 //! of a connection just made, whose client can't know.
+//!
+//! An answer may come before its request's body has: what nobody read is read on here and forgotten ([`Unread`]), for
+//! [`PATIENCE`] after the answer. A connection that ends with a body still on its way lingers ([`Linger`]), so that the
+//! answer is not lost to a reset.
 
-use super::{Body, Handler, Peer};
-use crate::base::alarms::{Alarm, Alarms};
+use super::incoming::{Left, Unread};
+use super::linger::Linger;
+use super::tracked::{Deadline, Tracked, Watch};
+use super::{Body, Handler, Incoming, Peer};
+use crate::base::alarms::Alarms;
 use crate::base::tasks::{Drain, Phase};
-use hyper::body::Incoming;
-use hyper::rt::{Read, Write};
 use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Limits in time of a client connection.
 #[derive(Clone, Copy, Debug)]
@@ -39,33 +43,30 @@ const FRESH: u8 = 0;
 const IDLE: u8 = 1;
 const HEAD: u8 = 2;
 const BUSY: u8 = 3;
-const STUCK: u8 = 4;
+/// Answered, and the rest of the request is still on its way.
+const UNREAD: u8 = 4;
 
 /// At *finish*: how long a connection just made may take to send its first byte.
 const FIRST_BYTE: Duration = Duration::from_secs(1);
 
-/// Hears what a socket does.
-pub(super) trait Watch: Send + Sync + 'static {
-    /// Bytes came.
-    fn read(&self);
-    /// Bytes went out, or (`pending`) the socket takes none.
-    fn wrote(&self, pending: bool);
-}
+/// How long a client may go on sending what nobody reads. No longer than it may take over a head.
+const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Shared by the connection, its I/O and its current reply.
+/// Shared by the connection, its I/O, its current request's body and its reply.
 #[derive(Debug)]
 pub(super) struct State {
     what: AtomicU8,
-    alarm: Arc<Alarm>,
-    alarms: Arc<Alarms>,
-    timeouts: ConnTimeouts,
+    deadline: Deadline,
+    unread: Unread,
+    /// It ends with a body on its way.
+    lingers: AtomicBool,
 }
 
 /// Held by the reply: its request has ended when it drops.
 #[derive(Debug)]
 pub(super) enum Busy {
     /// The connection's only one: it is idle then.
-    Only(#[expect(dead_code, reason = "held for its drop")] Only),
+    Only(Only),
     /// One of many.
     Stream(super::h2::Running),
 }
@@ -76,16 +77,50 @@ pub(super) struct Only(Arc<State>);
 
 impl Drop for Only {
     fn drop(&mut self) {
-        self.0.what.store(IDLE, Ordering::Relaxed);
-        self.0.alarm.set(self.0.alarms.now() + self.0.timeouts.idle);
+        if self.0.unread.any() {
+            self.0.wait_for_rest();
+        } else {
+            self.0.rest();
+        }
     }
 }
 
-/// A socket that keeps its watch up to date.
-#[derive(Debug)]
-pub(super) struct Tracked<S, W> {
-    inner: S,
-    watch: Arc<W>,
+impl State {
+    /// Nothing is asked: the deadline runs.
+    fn rest(&self) {
+        self.what.store(IDLE, Ordering::Relaxed);
+        self.deadline.set(self.deadline.timeouts.idle);
+    }
+
+    fn wait_for_rest(&self) {
+        self.what.store(UNREAD, Ordering::Relaxed);
+        self.deadline.set(self.patience());
+    }
+
+    fn patience(&self) -> Duration {
+        PATIENCE.min(self.deadline.timeouts.head)
+    }
+
+    /// A request's body was dropped before its end. Mostly from within the connection's own poll; the control plane
+    /// drops on its own thread.
+    pub(super) fn leave(&self, body: hyper::body::Incoming, waits: bool) {
+        self.unread.put(body, waits);
+        if self.what.load(Ordering::Relaxed) <= HEAD {
+            self.wait_for_rest();
+        }
+        self.deadline.wake();
+    }
+
+    /// Reads on and forgets.
+    fn read_on(&self, cx: &mut Context<'_>) {
+        match self.unread.poll(cx) {
+            // The next head may be here already, and be the busy one.
+            Left::Ended if self.what.load(Ordering::Relaxed) == UNREAD => self.rest(),
+            Left::Nothing | Left::Some | Left::Ended => {}
+            // hyper sees that nobody wants it, and closes.
+            Left::TooMuch => self.lingers.store(true, Ordering::Relaxed),
+        }
+    }
 }
 
 struct Serve<H> {
@@ -94,16 +129,16 @@ struct Serve<H> {
     state: Arc<State>,
 }
 
-impl<H: Handler> Service<Request<Incoming>> for Serve<H> {
+impl<H: Handler> Service<Request<hyper::body::Incoming>> for Serve<H> {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Answering;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<hyper::body::Incoming>) -> Self::Future {
         self.state.what.store(BUSY, Ordering::Relaxed);
-        self.state.alarm.clear();
+        self.state.deadline.busy();
         let busy = Busy::Only(Only(Arc::clone(&self.state)));
-        Answering::new(Arc::clone(&self.handler), request, self.peer, busy)
+        Answering::new(Arc::clone(&self.handler), Incoming::of(request, &self.state), self.peer, busy)
     }
 }
 
@@ -124,10 +159,14 @@ impl Future for Answering {
     type Output = Result<Response<Body>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = std::task::ready!(self.answer.as_mut().poll(cx));
+        let mut response = std::task::ready!(self.answer.as_mut().poll(cx));
         let mut busy = self.busy.take();
-        if let Some(Busy::Stream(running)) = &mut busy {
-            running.join();
+        match &mut busy {
+            Some(Busy::Stream(running)) => running.join(),
+            Some(Busy::Only(Only(state))) if state.unread.announce(response.headers_mut()) => {
+                state.lingers.store(true, Ordering::Relaxed);
+            }
+            _ => {}
         }
         Poll::Ready(Ok(response.map(|body| match busy {
             Some(busy) => body.busy(busy),
@@ -148,9 +187,12 @@ pub(super) async fn run<S, H>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,
 {
-    let alarm = alarms.alarm();
-    alarm.set(alarms.now() + timeouts.head);
-    let state = Arc::new(State { what: AtomicU8::new(FRESH), alarm, alarms, timeouts });
+    let state = Arc::new(State {
+        what: AtomicU8::new(FRESH),
+        deadline: Deadline::new(alarms, timeouts),
+        unread: Unread::default(),
+        lingers: AtomicBool::new(false),
+    });
     let io = TokioIo::new(Tracked::new(socket, Arc::clone(&state)));
     let service = Serve { handler, peer, state: Arc::clone(&state) };
     let http = hyper::server::conn::http1::Builder::new()
@@ -163,23 +205,29 @@ pub(super) async fn run<S, H>(
         // would be taken without end: a client that does not read would have its whole stream kept in our memory.
         .serve_connection(io, service);
     // The core's ticker wakes every connection when the phase of shutdown changes (`Alarms::wake_all`).
-    Life { http, state, drain, told: false, hurried: false }.await;
+    Life { stage: Stage::Http(http), state, drain, told: false, hurried: false }.await;
 }
 
-struct Life<I, H>
-where
-    H: Handler,
-{
-    http: hyper::server::conn::http1::Connection<I, Serve<H>>,
+struct Life<S, H: Handler> {
+    stage: Stage<S, H>,
     state: Arc<State>,
     drain: Drain,
     told: bool,
     hurried: bool,
 }
 
-impl<I, H> Life<I, H>
+type Http<S, H> = hyper::server::conn::http1::Connection<TokioIo<Tracked<S, State>>, Serve<H>>;
+
+#[expect(clippy::large_enum_variant, reason = "the large one is what nearly every connection is all its life")]
+enum Stage<S, H: Handler> {
+    Http(Http<S, H>),
+    Linger(Linger<S>),
+    Over,
+}
+
+impl<S, H> Life<S, H>
 where
-    I: Read + Write + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
     H: Handler,
 {
     /// At *finish*: tells hyper to close when idle; whether it was told just now. One whose first request may be on
@@ -191,34 +239,57 @@ where
         if self.state.what.load(Ordering::Relaxed) == FRESH {
             if !self.hurried {
                 self.hurried = true;
-                self.state.alarm.set(self.state.alarms.now() + FIRST_BYTE.min(self.state.timeouts.head));
+                self.state.deadline.set(FIRST_BYTE.min(self.state.deadline.timeouts.head));
             }
             return false;
         }
         self.told = true;
-        Pin::new(&mut self.http).graceful_shutdown();
+        if let Stage::Http(http) = &mut self.stage {
+            Pin::new(http).graceful_shutdown();
+        }
         true
+    }
+
+    /// hyper's part, and what comes after it.
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Stage::Http(http) = &mut self.stage {
+            let ended = std::task::ready!(Pin::new(http).poll(cx));
+            // A reply that broke off is cut, not seen off. A head that can't be read was answered, body or not.
+            let lingers = match ended {
+                Ok(()) => self.state.lingers.load(Ordering::Relaxed),
+                Err(error) => error.is_parse(),
+            };
+            if lingers && let Stage::Http(http) = std::mem::replace(&mut self.stage, Stage::Over) {
+                self.state.deadline.set(self.state.patience());
+                self.stage = Stage::Linger(Linger::new(http.into_parts().io.into_inner().into_inner()));
+            }
+        }
+        match &mut self.stage {
+            Stage::Linger(linger) if self.drain.phase() < Phase::Cut => linger.poll(cx),
+            _ => Poll::Ready(()),
+        }
     }
 }
 
-impl<I, H> Future for Life<I, H>
+impl<S, H> Future for Life<S, H>
 where
-    I: Read + Write + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
     H: Handler,
 {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.finish();
-        if Pin::new(&mut self.http).poll(cx).is_ready() {
+        if self.step(cx).is_ready() {
             return Poll::Ready(());
         }
         // Its first request came with this very poll: hyper must hear of the end before it waits for another.
-        if self.finish() && Pin::new(&mut self.http).poll(cx).is_ready() {
+        if self.finish() && self.step(cx).is_ready() {
             return Poll::Ready(());
         }
+        self.state.read_on(cx);
         // Slow head, idle too long, or a client that stopped reading: dropping the connection cancels all of it.
-        if self.state.alarm.poll_fired(cx) {
+        if self.state.deadline.poll_passed(cx) {
             return Poll::Ready(());
         }
         Poll::Pending
@@ -230,70 +301,17 @@ impl Watch for State {
         if self.what.load(Ordering::Relaxed) <= IDLE {
             // A head began. Later reads of the same head do not move its deadline.
             self.what.store(HEAD, Ordering::Relaxed);
-            self.alarm.set(self.alarms.now() + self.timeouts.head);
+            self.deadline.set(self.deadline.timeouts.head);
         }
     }
 
     fn wrote(&self, pending: bool) {
         match (pending, self.what.load(Ordering::Relaxed)) {
-            (true, BUSY) => {
-                self.what.store(STUCK, Ordering::Relaxed);
-                self.alarm.set(self.alarms.now() + self.timeouts.write);
-            }
-            (false, STUCK) => {
-                self.what.store(BUSY, Ordering::Relaxed);
-                self.alarm.clear();
-            }
+            (pending, BUSY) => self.deadline.wrote(pending),
             // The end of an answer that was handed over whole: as long as it moves, the connection lives.
-            (false, IDLE) => self.alarm.set(self.alarms.now() + self.timeouts.idle),
+            (false, IDLE) => self.deadline.set(self.deadline.timeouts.idle),
+            (false, UNREAD) => self.deadline.set(self.patience()),
             _ => {}
         }
-    }
-}
-
-impl<S, W> Tracked<S, W> {
-    pub(super) fn new(inner: S, watch: Arc<W>) -> Self {
-        Self { inner, watch }
-    }
-}
-
-impl<S: AsyncRead + Unpin, W: Watch> AsyncRead for Tracked<S, W> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
-        if polled.is_ready() && buf.filled().len() > before {
-            self.watch.read();
-        }
-        polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin, W: Watch> AsyncWrite for Tracked<S, W> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.watch.wrote(polled.is_pending());
-        polled
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.watch.wrote(polled.is_pending());
-        polled
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }

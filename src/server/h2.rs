@@ -4,11 +4,11 @@
 //! stops taking it has a deadline of its own and ends alone. At shutdown's *finish* the client is told to go away and
 //! what it asked before is still answered.
 
-use super::conn::{Answering, Busy, ConnTimeouts, Tracked, Watch};
-use super::{Body, Handler, Peer};
+use super::conn::{Answering, Busy};
+use super::tracked::{Deadline, Tracked, Watch};
+use super::{Body, ConnTimeouts, Handler, Incoming, Peer};
 use crate::base::alarms::{Alarm, Alarms};
 use crate::base::tasks::{self, Drain, Phase};
-use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::Service;
 use hyper::{Request, Response};
@@ -40,10 +40,7 @@ tokio::task_local! {
 struct State {
     begun: AtomicBool,
     running: AtomicUsize,
-    stuck: AtomicBool,
-    alarm: Arc<Alarm>,
-    alarms: Arc<Alarms>,
-    timeouts: ConnTimeouts,
+    deadline: Deadline,
     drain: Drain,
 }
 
@@ -65,8 +62,7 @@ pub(super) struct Running {
 impl State {
     /// Nothing is asked: the deadline runs.
     fn rest(&self) {
-        let patience = if self.drain.phase() >= Phase::Finish { FAREWELL } else { self.timeouts.idle };
-        self.alarm.set(self.alarms.now() + patience);
+        self.deadline.set(if self.drain.phase() >= Phase::Finish { FAREWELL } else { self.deadline.timeouts.idle });
     }
 
     fn idle(&self) -> bool {
@@ -88,12 +84,8 @@ impl Watch for State {
             if !pending && self.begun.load(Ordering::Relaxed) {
                 self.rest();
             }
-        } else if pending != self.stuck.swap(pending, Ordering::Relaxed) {
-            if pending {
-                self.alarm.set(self.alarms.now() + self.timeouts.write);
-            } else {
-                self.alarm.clear();
-            }
+        } else {
+            self.deadline.wrote(pending);
         }
     }
 }
@@ -101,8 +93,7 @@ impl Watch for State {
 impl Running {
     fn new(of: Arc<State>) -> Self {
         if of.running.fetch_add(1, Ordering::Relaxed) == 0 {
-            of.stuck.store(false, Ordering::Relaxed);
-            of.alarm.clear();
+            of.deadline.busy();
         }
         Self { of, stream: None }
     }
@@ -141,14 +132,14 @@ struct Serve<H> {
     state: Arc<State>,
 }
 
-impl<H: Handler> Service<Request<Incoming>> for Serve<H> {
+impl<H: Handler> Service<Request<hyper::body::Incoming>> for Serve<H> {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Answering;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<hyper::body::Incoming>) -> Self::Future {
         let busy = Busy::Stream(Running::new(Arc::clone(&self.state)));
-        Answering::new(Arc::clone(&self.handler), request, self.peer, busy)
+        Answering::new(Arc::clone(&self.handler), Incoming::alone(request), self.peer, busy)
     }
 }
 
@@ -188,15 +179,10 @@ pub(super) async fn run<S, H>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,
 {
-    let alarm = alarms.alarm();
-    alarm.set(alarms.now() + timeouts.head);
     let state = Arc::new(State {
         begun: AtomicBool::new(false),
         running: AtomicUsize::new(0),
-        stuck: AtomicBool::new(false),
-        alarm,
-        alarms: Arc::clone(&alarms),
-        timeouts,
+        deadline: Deadline::new(Arc::clone(&alarms), timeouts),
         drain: drain.clone(),
     });
     let io = TokioIo::new(Tracked::new(socket, Arc::clone(&state)));
@@ -217,7 +203,11 @@ pub(super) async fn run<S, H>(
                 state.rest();
             }
         }
-        if conn.as_mut().poll(cx).is_ready() || state.alarm.poll_fired(cx) { Poll::Ready(()) } else { Poll::Pending }
+        if conn.as_mut().poll(cx).is_ready() || state.deadline.poll_passed(cx) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     })
     .await;
 }

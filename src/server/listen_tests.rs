@@ -2,8 +2,7 @@
 
 use super::*;
 use crate::base::tasks::DrainSwitch;
-use crate::server::Body;
-use hyper::body::Incoming;
+use crate::server::{Body, Incoming};
 use hyper::{Request, Response};
 use std::io::{Read as _, Write as _};
 

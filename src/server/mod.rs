@@ -7,17 +7,20 @@
 pub mod body;
 pub mod conn;
 mod h2;
+mod incoming;
+mod linger;
 mod listen;
 pub mod peer;
 mod tls;
+mod tracked;
 
 pub use body::{Body, Source};
 pub use conn::ConnTimeouts;
+pub use incoming::Incoming;
 pub use listen::{Core, Permits, bind, serve, tick};
 pub use peer::Peer;
 pub use tls::Tls;
 
-use hyper::body::Incoming;
 use hyper::{Request, Response};
 use std::future::Future;
 use std::sync::Arc;

@@ -4,6 +4,7 @@
 
 pub mod answer;
 mod attempts;
+mod base_url;
 pub mod buckets;
 pub mod budgets;
 pub mod bus;
@@ -18,6 +19,7 @@ pub mod limiter;
 pub mod live;
 pub mod model_locks;
 pub mod outbox;
+pub mod peers;
 pub mod providers;
 pub mod rest;
 pub mod semantic;

@@ -5,6 +5,7 @@
 //! Nothing here waits: a full hatch drops what comes and counts it, since a rest is retold by the next snapshot and an
 //! ask falls back to the local decision. What came *from* another instance must never be put in.
 
+use crate::base::bell::Bell;
 use crate::base::sync::{AtomicU64, Mutex, Ordering};
 use crate::state::limiter::Refusal;
 use crate::state::subject::Subject;
@@ -12,7 +13,7 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 /// Something told: idempotent and order-free.
 pub trait Tell: Debug + Send + 'static {
@@ -61,6 +62,10 @@ pub struct Batch<T> {
 #[derive(Debug)]
 pub struct Tells<T: Tell>(Arc<Hatch<T>>);
 
+/// The receiving end of spends alone, for whoever carries sums and not news.
+#[derive(Debug)]
+pub struct Spends<T: Tell>(Arc<Hatch<T>>);
+
 /// The receiving end of asks.
 #[derive(Debug)]
 pub struct Asks(mpsc::Receiver<Ask>);
@@ -68,7 +73,7 @@ pub struct Asks(mpsc::Receiver<Ask>);
 #[derive(Debug)]
 struct Hatch<T: Tell> {
     waiting: Mutex<Waiting<T>>,
-    bell: Notify,
+    bell: Arc<Bell>,
     asks: mpsc::Sender<Ask>,
     most: usize,
     dropped: AtomicU64,
@@ -86,12 +91,13 @@ impl<T: Tell> Outbox<T> {
         Self(None)
     }
 
-    /// A way out with room for `most` keys told, subjects spent for, and asks each; and its two receiving ends.
-    pub fn open(most: usize) -> (Self, Tells<T>, Asks) {
+    /// A way out with room for `most` keys told, subjects spent for, and asks each; and its two receiving ends. `bell` wakes
+    /// whoever holds them: soon for tells and spends, at once for asks.
+    pub fn open(most: usize, bell: Arc<Bell>) -> (Self, Tells<T>, Asks) {
         let most = most.max(1);
         let (asks, answers) = mpsc::channel(most);
         let waiting = Mutex::new(Waiting { tells: HashMap::default(), spends: HashMap::default() });
-        let hatch = Arc::new(Hatch { waiting, bell: Notify::new(), asks, most, dropped: AtomicU64::new(0) });
+        let hatch = Arc::new(Hatch { waiting, bell, asks, most, dropped: AtomicU64::new(0) });
         (Self(Some(Arc::clone(&hatch))), Tells(hatch), Asks(answers))
     }
 
@@ -115,7 +121,7 @@ impl<T: Tell> Outbox<T> {
         }
         waiting.tells.insert(key, tell);
         drop(waiting);
-        hatch.bell.notify_one();
+        hatch.bell.soon();
     }
 
     /// Adds to what `subject` has used.
@@ -130,7 +136,7 @@ impl<T: Tell> Outbox<T> {
         sum.tokens = sum.tokens.saturating_add(spend.tokens);
         sum.nanos = sum.nanos.saturating_add(spend.nanos);
         drop(waiting);
-        hatch.bell.notify_one();
+        hatch.bell.soon();
     }
 
     /// Asks for one more request of `tokens` tokens. `None`: nobody to ask, or too many are asking: decide alone.
@@ -142,6 +148,7 @@ impl<T: Tell> Outbox<T> {
             hatch.dropped.fetch_add(1, Ordering::Relaxed);
             return None;
         }
+        hatch.bell.ring();
         Some(answer)
     }
 
@@ -158,17 +165,6 @@ impl<T: Tell> Clone for Outbox<T> {
 }
 
 impl<T: Tell> Tells<T> {
-    /// All that has gathered; waits until something has. May be dropped half way without losing anything.
-    pub async fn next(&mut self) -> Batch<T> {
-        loop {
-            let batch = self.take();
-            if !batch.tells.is_empty() || !batch.spends.is_empty() {
-                return batch;
-            }
-            self.0.bell.notified().await;
-        }
-    }
-
     /// All that has gathered, perhaps nothing.
     pub fn take(&mut self) -> Batch<T> {
         let mut waiting = self.0.waiting.lock();
@@ -176,10 +172,29 @@ impl<T: Tell> Tells<T> {
     }
 }
 
+impl<T: Tell> Tells<T> {
+    /// What was told, without the spends: for when those have their own end.
+    pub fn told(&mut self) -> Vec<T> {
+        self.0.waiting.lock().tells.drain().map(|(_, tell)| tell).collect()
+    }
+
+    /// The end of the spends.
+    pub fn spends(&self) -> Spends<T> {
+        Spends(Arc::clone(&self.0))
+    }
+}
+
+impl<T: Tell> Spends<T> {
+    /// The sums that have gathered.
+    pub fn take(&mut self) -> Vec<(Subject, Spend)> {
+        self.0.waiting.lock().spends.drain().collect()
+    }
+}
+
 impl Asks {
-    /// The next question; `None` once no outbox is left.
-    pub async fn next(&mut self) -> Option<Ask> {
-        self.0.recv().await
+    /// The next question that is there.
+    pub fn take(&mut self) -> Option<Ask> {
+        self.0.try_recv().ok()
     }
 }
 

@@ -42,24 +42,25 @@ fn closed_takes_nothing_and_asks_nobody() {
 
 #[test]
 fn tells_merge_by_key_and_spends_add_up_once() {
-    let (outbox, mut tells, _asks) = Outbox::open(8);
-    assert!(now(tells.next()).is_none());
+    let (outbox, mut tells, _asks) = Outbox::open(8, Arc::default());
+    assert!(tells.take().tells.is_empty());
     for generation in [1, 3, 2] {
         outbox.tell(Rest { account: 1, generation });
     }
     outbox.clone().tell(Rest { account: 2, generation: 9 });
     outbox.spend(KEY, Spend { tokens: 10, nanos: 5 });
     outbox.spend(KEY, Spend { tokens: -3, nanos: 5 });
-    let mut batch = now(tells.next()).unwrap();
+    let mut batch = tells.take();
     batch.tells.sort_by_key(|rest| rest.account);
     assert_eq!(batch.tells, [Rest { account: 1, generation: 3 }, Rest { account: 2, generation: 9 }]);
     assert_eq!(batch.spends, [(KEY, Spend { tokens: 7, nanos: 10 })]);
-    assert!(now(tells.next()).is_none(), "nothing comes out twice");
+    let again = tells.take();
+    assert!(again.tells.is_empty() && again.spends.is_empty(), "nothing comes out twice");
 }
 
 #[test]
 fn a_full_hatch_drops_newcomers_and_counts_them() {
-    let (outbox, mut tells, mut asks) = Outbox::open(2);
+    let (outbox, mut tells, mut asks) = Outbox::open(2, Arc::default());
     for account in 0..5 {
         outbox.tell(Rest { account, generation: 1 });
         outbox.spend(Subject::Key(KeyId(account.into())), Spend { tokens: 1, nanos: 0 });
@@ -70,8 +71,8 @@ fn a_full_hatch_drops_newcomers_and_counts_them() {
     assert!(batch.tells.contains(&Rest { account: 0, generation: 7 }), "what is there still merges");
     let answers: Vec<_> = (0..3).filter_map(|tokens| outbox.ask(KEY, tokens)).collect();
     assert_eq!((answers.len(), outbox.dropped()), (2, 7));
-    now(asks.next()).flatten().unwrap().reply.send(Ok(())).unwrap();
-    drop(now(asks.next()));
+    asks.take().unwrap().reply.send(Ok(())).unwrap();
+    drop(asks.take());
     let mut answers = answers.into_iter();
     assert_eq!(now(answers.next().unwrap()), Some(Ok(Ok(()))));
     assert!(now(answers.next().unwrap()).unwrap().is_err(), "dropped unanswered: decide alone");

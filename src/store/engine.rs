@@ -3,6 +3,7 @@
 //! The list below is what an engine must be able to do; the compiler holds both to it, and one test body puts both
 //! through the same questions.
 
+use super::audit::{AuditEntry, AuditRow, Repeat};
 use super::embedded::Embedded;
 use super::error::Result;
 use super::postgres::Postgres;
@@ -117,6 +118,11 @@ engines! {
     fn names(keys: Vec<KeyId>) -> Names;
     fn prune(before_ms: u64, max_bytes: u64) -> Pruned;
     fn shrink(pages: u32) -> ();
+    fn add_audit(entry: AuditEntry, keep: u64) -> ();
+    fn audit_rows(before: Option<u64>, limit: u32) -> Vec<AuditRow>;
+    fn keys_page(after: Option<(u64, KeyId)>, limit: u32) -> Vec<KeyInfo>;
+    fn begin_repeat(id: [u8; 32], request: [u8; 32], now_ms: u64, oldest_ms: u64) -> Repeat;
+    fn end_repeat(id: [u8; 32], answer: Option<Vec<u8>>) -> ();
 }
 
 impl Engine {

@@ -4,6 +4,7 @@
 //! or an account's secret in the clear. Nothing on a request's path calls in here: the catalog comes out by `refresh`,
 //! usage goes in by `writer`. When the store is away both wait and retry; known keys go on working.
 
+pub mod audit;
 mod decode;
 mod embedded;
 mod engine;
@@ -404,15 +405,7 @@ impl fmt::Debug for Store {
 }
 
 #[cfg(test)]
-#[path = "../../tests/support/postgres.rs"]
-#[allow(
-    clippy::all,
-    clippy::pedantic,
-    clippy::disallowed_methods,
-    dead_code,
-    unreachable_pub,
-    reason = "a test's helper"
-)]
+#[path = "../../tests/it/support/postgres.rs"]
 pub(crate) mod test_server;
 #[cfg(test)]
 mod tests;

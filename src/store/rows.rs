@@ -127,6 +127,8 @@ pub struct VirtualModelRow {
 pub enum Scope {
     /// Everything.
     Admin,
+    /// Everything but making and revoking management tokens: what it was given cannot give itself more.
+    Write,
     /// Look, not touch.
     Read,
 }
@@ -254,13 +256,14 @@ impl Scope {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Admin => "admin",
+            Self::Write => "write",
             Self::Read => "read",
         }
     }
 
     /// The scope of that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Admin, Self::Read].into_iter().find(|s| s.name() == name)
+        [Self::Admin, Self::Write, Self::Read].into_iter().find(|s| s.name() == name)
     }
 }
 

@@ -85,6 +85,7 @@ async fn body(open: impl Fn() -> Store) {
     keys(&store, &open()).await;
     models_and_tokens(&store).await;
     ended_sessions(&store).await;
+    audit_and_repeats(&store).await;
     usage_is_exact_and_idempotent(&store).await;
     query::tests::questions(&store).await;
     let again = open();
@@ -220,6 +221,34 @@ async fn models_and_tokens(store: &Store) {
     assert_eq!(store.tokens().await.unwrap(), std::slice::from_ref(&token));
     store.revoke_token(token.id).await.unwrap();
     assert_eq!(store.check_token(plain.reveal()).await.unwrap(), None);
+}
+
+async fn audit_and_repeats(store: &Store) {
+    let entry = |n: u64| audit::AuditEntry {
+        time_ms: n,
+        actor: "token".into(),
+        actor_id: Some("tok_1".into()),
+        actor_name: None,
+        action: format!("key.create \0 {n}"),
+        target: None,
+        address: Some("::1".into()),
+        detail: "{}".into(),
+    };
+    for n in 1..=250 {
+        store.engine.add_audit(entry(n), 50).await.unwrap();
+    }
+    let newest = store.audit_rows(None, 3).await.unwrap();
+    assert_eq!(newest.iter().map(|row| row.entry.time_ms).collect::<Vec<_>>(), [250, 249, 248]);
+    let all = store.audit_rows(Some(newest[2].seq), 1_000).await.unwrap();
+    assert!((90..=150).contains(&all.len()) && all[0].entry.time_ms == 247, "{}", all.len());
+    assert_eq!(store.begin_repeat([1; 32], [2; 32]).await.unwrap(), audit::Repeat::First);
+    assert_eq!(store.begin_repeat([1; 32], [3; 32]).await.unwrap(), audit::Repeat::Pending { request: [2; 32] });
+    store.end_repeat([1; 32], Some(b"made")).await.unwrap();
+    let again = audit::Repeat::Answered { request: [2; 32], answer: b"made".to_vec() };
+    assert_eq!(store.begin_repeat([1; 32], [2; 32]).await.unwrap(), again);
+    let first = store.keys_page(None, 1).await.unwrap();
+    let rest = store.keys_page(first.first().map(|key| (key.created_ms, key.id)), 100).await.unwrap();
+    assert_eq!(first.len() + rest.len(), store.keys().await.unwrap().len());
 }
 
 async fn ended_sessions(store: &Store) {

@@ -153,17 +153,21 @@ fn a_refusal_of_our_own_credential_is_not_the_clients() {
         error(401, "invalid_api_key", "www-authenticate: Bearer realm=\"sk-openai-a\"\r\n"),
         Script::Reply(401, json.clone(), quoted.as_bytes().to_vec()),
         error(402, "insufficient_quota", ""),
+        error(429, "insufficient_quota", ""),
         Script::Reply(302, "location: http://127.0.0.1:1/sk-openai-a\r\n".to_owned(), Vec::new()),
         Script::Reply(400, json.clone(), google.as_bytes().to_vec()),
     ] {
         let google_only = matches!(script, Script::Reply(400, ..));
+        // Its bill is a limit like another: the client learns when to come back.
+        let limit = matches!(script, Script::Reply(402 | 429, ..));
         for way in WAYS.into_iter().filter(|way| !google_only || way.dialect == Dialect::Gemini) {
             // A gateway each: the refusal puts the account to rest.
             let provider = Provider::new(script.clone());
             let gateway = all(&provider).start();
             let answer = ask(&gateway, way);
-            let message = refused(way.dialect, &answer, 502);
+            let message = refused(way.dialect, &answer, if limit { 429 } else { 502 });
             assert!(message.contains("gateway") || message.contains("provider"), "{message}");
+            assert!(!limit || answer.header("retry-after").is_some(), "{}", answer.head);
             assert!(!format!("{}{}", answer.head, answer.text()).contains("sk-"), "{}", answer.text());
             assert!(answer.header("www-authenticate").is_none() && answer.header("location").is_none());
             assert_eq!(provider.calls(), 1);

@@ -2,9 +2,10 @@
 //! by then is accounted for, and nothing is left behind.
 
 use crate::support::client::{Conn, get, post, post_bytes};
+use crate::support::eventually;
 use crate::support::gateway::{Setup, TestGateway, named};
+use crate::support::process::Process;
 use crate::support::provider::{Provider, Script, Then, chat, chat_events};
-use crate::support::{child::Child, eventually};
 use merido::store::rows::{KeySpec, LoggedRow};
 use std::time::{Duration, Instant};
 
@@ -161,7 +162,7 @@ fn a_client_that_leaves_while_it_sends_costs_nothing() {
 fn a_hundred_aborted_streams_leave_nothing_behind() {
     let provider = Provider::new(Script::Events(chat_events(&["one", "two"], false)[..2].to_vec(), Then::Stall));
     // A process of its own: its gauges are nobody else's.
-    let gateway = Child::start(Setup::openai(&provider));
+    let gateway = Process::of(Setup::openai(&provider));
     let spec = KeySpec { max_parallel: Some(10), ..named("ten at once") };
     let head = format!("authorization: Bearer {}\r\n", gateway.key(spec));
     let wire = post_bytes("/v1/chat/completions", &head, br#"{"model":"openai/m","stream":true}"#);

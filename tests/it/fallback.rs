@@ -2,8 +2,10 @@
 //! next request. Call counts per account say who was asked.
 
 use crate::support::client::{Answer, get, post};
+use crate::support::dialects::{WAYS, all, refused};
 use crate::support::gateway::{Setup, TestGateway};
 use crate::support::provider::{Provider, Script, Then, chat, chat_events, error};
+use merido::dialect::Dialect;
 use serde_json::json;
 use std::time::Duration;
 
@@ -212,14 +214,84 @@ fn when_all_rest_the_client_learns_when_to_come_back() {
     a.then(error(429, "rate_limit_exceeded", "retry-after: 50\r\n"));
     b.then(error(429, "rate_limit_exceeded", "retry-after: 30\r\n"));
     let gateway = pair(&a.openai_url(), &b.openai_url()).start();
-    // The last provider's own words, while there were some to ask.
-    assert_eq!(post(gateway.addr, CHAT, "", ASK).status, 429);
-    let answer = post(gateway.addr, CHAT, "", ASK);
-    assert_eq!((answer.status, answer.json()["error"]["type"].as_str()), (429, Some("rate_limit_error")));
-    let after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
-    assert!((28..=30).contains(&after), "the earliest of them: {after}");
+    // Whether they were asked just now or rest since before.
+    for attempts in [Some("2"), None] {
+        let answer = post(gateway.addr, CHAT, "", ASK);
+        let message = refused(Dialect::OpenAi, &answer, 429);
+        assert!(message.contains("every account"), "not a provider's words: {message}");
+        let after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+        assert!((28..=30).contains(&after), "the earliest of them: {after}");
+        let asked = ["x-merido-attempts", "x-merido-account", "x-merido-model"].map(|name| answer.header(name));
+        assert_eq!(asked, [attempts, attempts.map(|_| "b"), attempts.map(|_| "openai/gpt-4o-mini")]);
+    }
     assert_eq!((a.calls(), b.calls()), (1, 1));
     assert_eq!(get(gateway.addr, "/readyz", "").status, 200, "a resting provider is no reason to take us out");
+}
+
+#[test]
+fn a_limit_on_every_target_is_told_in_each_dialect() {
+    for way in WAYS {
+        let provider = Provider::new(error(429, "rate_limit_exceeded", "retry-after: 30\r\nx-theirs: 1\r\n"));
+        let gateway = all(&provider).start();
+        for calls in [0, 1] {
+            let answer = post(gateway.addr, way.path, "", way.body.as_bytes());
+            // For a name outside the catalog nobody rests: it is asked again.
+            let attempts = (provider.calls() > calls).then_some("1");
+            refused(way.dialect, &answer, 429);
+            let after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+            assert!((28..=30).contains(&after), "{after}");
+            assert_eq!((answer.header("x-merido-attempts"), answer.header("x-theirs")), (attempts, None));
+        }
+        let rows = gateway.rows(2);
+        assert!(rows.iter().all(|row| row.status == 429 && row.error.as_deref() == Some("rate_limit_exceeded")));
+    }
+}
+
+#[test]
+fn a_failure_beside_a_limit_is_a_failure_in_either_order() {
+    let limit = || error(429, "rate_limit_exceeded", "retry-after: 30\r\n");
+    let broken = || error(500, "server_error", "");
+    for (first, second) in [(limit(), broken()), (broken(), limit())] {
+        let (a, b) = (Provider::new(first), Provider::new(second));
+        let gateway = pair(&a.openai_url(), &b.openai_url()).start();
+        let answer = post(gateway.addr, CHAT, "", ASK);
+        refused(Dialect::OpenAi, &answer, 502);
+        let asked = ["x-merido-attempts", "x-merido-account", "retry-after"].map(|name| answer.header(name));
+        assert_eq!(asked, [Some("2"), Some("b"), None], "one of them is awake");
+    }
+    // All rest, and not for limits only: still known is when the first one wakes.
+    let key = || error(401, "invalid_api_key", "");
+    for (first, second) in [(limit(), key()), (key(), limit())] {
+        let (a, b) = (Provider::new(first), Provider::new(second));
+        let gateway = pair(&a.openai_url(), &b.openai_url()).start();
+        for status in [502, 503] {
+            let answer = post(gateway.addr, CHAT, "", ASK);
+            refused(Dialect::OpenAi, &answer, status);
+            let after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+            assert!((28..=30).contains(&after), "{after}");
+        }
+    }
+    // Larger than anybody's whole minute: that only its sender can mend.
+    let large = r#"{"error":{"message":"Request too large for gpt-4o-mini in organization org-1 on tokens per min (TPM): Limit 30000, Requested 40000.","type":"tokens","param":null,"code":"rate_limit_exceeded"}}"#;
+    let large = Script::Reply(429, "content-type: application/json\r\n".to_owned(), large.into());
+    let (a, b) = (Provider::new(large), Provider::new(limit()));
+    let gateway = pair(&a.openai_url(), &b.openai_url()).start();
+    let answer = post(gateway.addr, CHAT, "", ASK);
+    assert!(answer.status == 429 && answer.text().contains("Request too large"), "{}", answer.text());
+}
+
+#[test]
+fn a_shared_calls_refusal_says_who_was_asked() {
+    let provider = Provider::new(error(500, "server_error", ""));
+    let gateway = Setup::openai(&provider).start();
+    let body = br#"{"model":"openai/gpt-4o-mini","messages":[],"temperature":0}"#;
+    let answer = post(gateway.addr, CHAT, "x-request-id: mine\r\n", body);
+    refused(Dialect::OpenAi, &answer, 502);
+    let said = ["x-merido-attempts", "x-merido-account", "x-merido-model", "x-request-id"].map(|n| answer.header(n));
+    assert_eq!(said, [Some("1"), Some("a"), Some("openai/gpt-4o-mini"), Some("mine")]);
+    // Before any attempt there is nobody to name.
+    let answer = post(gateway.addr, CHAT, "", b"{}");
+    assert_eq!((answer.status, answer.header("x-merido-attempts")), (400, None));
 }
 
 #[test]

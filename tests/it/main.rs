@@ -10,12 +10,14 @@
 
 mod aborts;
 mod access_log;
+mod api;
 mod bad_input;
 mod bad_provider;
 mod cli;
 mod dedup;
 mod disconnect;
 mod docker;
+mod early;
 mod edge;
 mod fallback;
 mod gate;
@@ -23,6 +25,7 @@ mod leaks;
 mod limits;
 mod passhead;
 mod passthrough;
+mod redis_link;
 mod sdk;
 mod secrets;
 mod semantic;

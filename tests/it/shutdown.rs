@@ -6,6 +6,7 @@ use crate::support::eventually;
 use crate::support::gateway::block_on;
 use crate::support::process::{Process, ok};
 use crate::support::provider::{Provider, Script, Then, chat, chat_events};
+use merido::store::rows::LoggedRow;
 use merido::store::{Store, StoreConfig};
 use std::net::TcpStream;
 use std::path::Path;
@@ -27,7 +28,7 @@ fn set_up(dir: &Path, provider: &Provider) {
 }
 
 fn store(dir: &Path) -> Store {
-    Store::open(&StoreConfig { dir: dir.join("data"), master_key: None, master_key_path: None }).unwrap()
+    Store::open(&StoreConfig::in_dir(&dir.join("data"))).unwrap()
 }
 
 /// A stream whose first half is on its way to the client when this returns.
@@ -89,8 +90,9 @@ fn a_stream_that_outlives_the_drain_ends_with_its_dialects_own_error() {
     let chat = r#"data: {"error":{"#;
     let streams = [
         (CHAT, &br#"{"model":"openai/m","stream":true}"#[..], chat, "shutting down"),
-        // Shared by dedup: its call runs in a task of its own.
-        (CHAT, br#"{"model":"openai/m","stream":true,"temperature":0}"#, chat, "broke off"),
+        // Shared by dedup: its call runs in a task of its own, and the second joins it.
+        (CHAT, br#"{"model":"openai/m","stream":true,"temperature":0}"#, chat, "shutting down"),
+        (CHAT, br#"{"model":"openai/m","stream":true,"temperature":0}"#, chat, "shutting down"),
         ("/v1/responses", br#"{"model":"openai/m","stream":true}"#, "event: error\ndata: {", "shutting down"),
         (
             "/v1/messages",
@@ -101,6 +103,7 @@ fn a_stream_that_outlives_the_drain_ends_with_its_dialects_own_error() {
         ("/v1beta/models/gemini/m:streamGenerateContent?alt=sse", b"{}", chat, "shutting down"),
     ];
     let conns = streams.map(|(path, body, error, why)| (half_sent(&gateway, path, body, "one "), path, error, why));
+    assert_eq!(provider.calls(), conns.len() - 1);
     let began = Instant::now();
     gateway.signal("TERM");
     for (mut conn, path, error, why) in conns {
@@ -112,8 +115,10 @@ fn a_stream_that_outlives_the_drain_ends_with_its_dialects_own_error() {
     assert!(began.elapsed() >= Duration::from_millis(900), "not before its time: {:?}", began.elapsed());
     assert!(gateway.wait().success());
     let rows = block_on(store(dir.path()).log_rows(10)).unwrap();
-    assert_eq!(rows.len(), 5);
-    assert!(rows.iter().all(|row| row.status != 200 && row.error.is_some() && row.estimated), "{rows:?}");
+    assert_eq!(rows.len(), 6);
+    let told = |row: &&LoggedRow| row.status == 502 && row.error.as_deref() == Some("overloaded");
+    assert_eq!(rows.iter().filter(told).count(), 6, "{rows:?}");
+    assert_eq!(rows.iter().filter(|row| row.estimated).count(), 5, "who joined was given no tokens: {rows:?}");
     eventually("the provider is let go", || provider.open() == 0);
 }
 

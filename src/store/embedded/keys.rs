@@ -10,7 +10,8 @@ use crate::store::error::{Result, StoreError};
 use crate::store::rows::{KeyInfo, KeySpec};
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
-const COLUMNS: &str = "id, name, rpm, burst, tpm, max_parallel, models, budget_nanos, expires_ms, created_ms";
+pub(super) const COLUMNS: &str =
+    "id, name, rpm, burst, tpm, max_parallel, models, budget_nanos, expires_ms, created_ms";
 
 impl Embedded {
     /// Inserts a key.
@@ -152,7 +153,7 @@ fn one(tx: &Transaction<'_>, id: KeyId) -> Result<KeyInfo> {
     read.unwrap_or_else(|| Err(StoreError::not_found(format!("key {id}"))))
 }
 
-fn info(row: &Row<'_>) -> Result<KeyInfo> {
+pub(super) fn info(row: &Row<'_>) -> Result<KeyInfo> {
     Ok(KeyInfo {
         id: KeyId(row.get::<_, i64>(0)?.cast_unsigned()),
         spec: KeySpec {

@@ -7,6 +7,7 @@
 //! When it fails: every call ends in a `StoreError`; a full channel is `Unavailable` at once rather than a queue that
 //! grows. The engine sees sealed secrets and hashes only.
 
+mod audit;
 mod catalog;
 mod keys;
 mod logs;

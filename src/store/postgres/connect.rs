@@ -290,7 +290,10 @@ mod tests {
         assert_eq!(link.config.get_ssl_mode(), SslMode::Require);
         assert_eq!(link.config.get_application_name(), Some("x"));
         let socket = Link::new(&Secret::new("postgresql://u@%2Frun%2Fpg/m")).unwrap();
-        assert_eq!((socket.place().as_str(), socket.config.get_ssl_mode()), ("postgres:///run/pg:5432/m", SslMode::Disable));
+        assert_eq!(
+            (socket.place().as_str(), socket.config.get_ssl_mode()),
+            ("postgres:///run/pg:5432/m", SslMode::Disable)
+        );
         let (_, mode, roots) = split("postgres://h/d?sslmode=require&sslrootcert=%2Fetc%2Fca.pem").unwrap();
         assert!(mode == Mode::VerifyCa && roots.as_deref() == Some("/etc/ca.pem"), "as libpq has it");
         for (url, part) in [

@@ -11,7 +11,8 @@ use crate::store::error::{Result, StoreError};
 use crate::store::rows::{KeyInfo, KeySpec};
 use tokio_postgres::Row;
 
-const COLUMNS: &str = "id, name, rpm, burst, tpm, max_parallel, models, budget_nanos, expires_ms, created_ms";
+pub(super) const COLUMNS: &str =
+    "id, name, rpm, burst, tpm, max_parallel, models, budget_nanos, expires_ms, created_ms";
 
 impl Postgres {
     /// Inserts a key.
@@ -153,7 +154,7 @@ impl Tx {
     }
 }
 
-fn info(row: &Row) -> Result<KeyInfo> {
+pub(super) fn info(row: &Row) -> Result<KeyInfo> {
     let small = |at| row.try_get::<_, Option<i64>>(at).map(|n| n.map(|n| n as u32));
     Ok(KeyInfo {
         id: KeyId(row.try_get::<_, i64>(0)?.cast_unsigned()),

@@ -12,6 +12,7 @@
 //! When it fails: [`StoreErrorKind::Unavailable`] and the caller retries or says so. It sees sealed secrets and hashes
 //! only.
 
+mod audit;
 mod catalog;
 mod connect;
 mod error;

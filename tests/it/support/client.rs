@@ -53,6 +53,17 @@ pub fn get(addr: SocketAddr, path: &str, head: &str) -> Answer {
     conn.answer()
 }
 
+/// Any method, with a JSON body where `body` is not null.
+pub fn request(addr: SocketAddr, method: &str, path: &str, head: &str, body: &serde_json::Value) -> Answer {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let kind = if body.is_empty() { "" } else { "content-type: application/json\r\n" };
+    let mut conn = Conn::open(addr);
+    let length = body.len();
+    let head = format!("{method} {path} HTTP/1.1\r\nhost: gateway\r\n{kind}{head}content-length: {length}\r\n\r\n");
+    conn.send(&[head.as_bytes(), body.as_bytes()].concat());
+    conn.answer()
+}
+
 /// A connection whose bytes the test sees one by one.
 pub struct Conn {
     socket: TcpStream,
@@ -98,6 +109,18 @@ impl Conn {
                 Ok(0) => return true,
                 Ok(_) => {}
                 Err(e) => return e.kind() == std::io::ErrorKind::ConnectionReset,
+            }
+        }
+    }
+
+    /// Waits for the other end to close in order; false when it reset the connection. What came before is dropped.
+    pub fn ends(&mut self) -> bool {
+        let mut chunk = [0; 16 << 10];
+        loop {
+            match self.socket.read(&mut chunk) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(_) => return false,
             }
         }
     }

@@ -38,7 +38,7 @@ pub const WAYS: [Way; 3] = [
 /// Status; OpenAI's `type` and `code`; Anthropic's `error.type`; Gemini's `error.status`.
 type Refusal = (u16, &'static str, &'static str, &'static str, &'static str);
 
-const REFUSALS: [Refusal; 11] = [
+const REFUSALS: [Refusal; 12] = [
     (400, "invalid_request_error", "invalid_request", "invalid_request_error", "INVALID_ARGUMENT"),
     (401, "authentication_error", "invalid_api_key", "authentication_error", "UNAUTHENTICATED"),
     (403, "permission_error", "model_not_allowed", "permission_error", "PERMISSION_DENIED"),
@@ -47,6 +47,7 @@ const REFUSALS: [Refusal; 11] = [
     (408, "invalid_request_error", "request_timeout", "timeout_error", "DEADLINE_EXCEEDED"),
     (413, "invalid_request_error", "request_too_large", "request_too_large", "INVALID_ARGUMENT"),
     (415, "invalid_request_error", "unsupported_media_type", "invalid_request_error", "INVALID_ARGUMENT"),
+    (429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_error", "RESOURCE_EXHAUSTED"),
     (502, "upstream_error", "upstream_failed", "api_error", "UNAVAILABLE"),
     (503, "server_error", "unavailable", "overloaded_error", "UNAVAILABLE"),
     (504, "timeout_error", "upstream_timeout", "timeout_error", "DEADLINE_EXCEEDED"),

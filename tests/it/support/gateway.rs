@@ -1,6 +1,7 @@
 //! A gateway in this process, on a free port, with a data directory of its own that ends with it.
 
 use super::provider::Provider;
+use super::redis::RedisServer;
 use merido::app::Gateway;
 use merido::base::Secret;
 use merido::config::{AccessLog, RouteSpec, Settings};
@@ -59,6 +60,13 @@ impl Setup {
     /// Changes a setting.
     pub fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(&mut self.settings);
+        self
+    }
+
+    /// Shares what it knows through `server`. Two with one server and one directory are one deployment.
+    pub fn redis(mut self, server: &RedisServer) -> Self {
+        self.settings.redis_url = Some(Secret::new(server.url()));
+        "t".clone_into(&mut self.settings.redis_prefix);
         self
     }
 

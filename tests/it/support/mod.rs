@@ -1,12 +1,11 @@
 //! What every test needs: a gateway on a free port, a scripted provider, a raw HTTP client, patience instead of sleeps.
 
-pub mod child;
 pub mod client;
 pub mod dialects;
 pub mod gateway;
 pub mod process;
-
 pub mod provider;
+pub mod redis;
 pub mod tls;
 
 use std::time::{Duration, Instant};

@@ -4,13 +4,19 @@
 
 use super::client::{Answer, get};
 use super::eventually;
+use super::gateway::{Setup, block_on};
+use merido::config::Settings;
+use merido::store::rows::KeySpec;
+use merido::store::{Store, StoreConfig};
 use parking_lot::Mutex;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// What a command said and how it ended.
 #[derive(Debug)]
@@ -70,9 +76,23 @@ pub struct Process {
     pub took: Duration,
     child: Child,
     log: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+    data: PathBuf,
+    /// Its own, if it was given none.
+    dir: Option<TempDir>,
 }
 
 impl Process {
+    /// Starts one in a directory of its own with the accounts of `setup`; its settings stay the defaults.
+    #[track_caller]
+    pub fn of(setup: Setup) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        setup.prepare(&dir.path().join("data"));
+        let mut process = Self::start(dir.path(), &[]);
+        process.dir = Some(dir);
+        process
+    }
+
     /// Starts one on a free port with more variables, and waits until it serves.
     #[track_caller]
     pub fn start(dir: &Path, env: &[(&str, &str)]) -> Self {
@@ -82,17 +102,27 @@ impl Process {
         let mut child = command.envs(env.iter().copied()).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (kept, stderr) = (Arc::clone(&log), BufReader::new(child.stderr.take().unwrap()));
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 kept.lock().push_str(&(line + "\n"));
             }
         });
-        let mut process = Self { addr: ([127, 0, 0, 1], 0).into(), took: Duration::ZERO, child, log };
+        let mut process = Self {
+            addr: ([127, 0, 0, 1], 0).into(),
+            took: Duration::ZERO,
+            child,
+            log,
+            reader: Some(reader),
+            data: dir.join("data"),
+            dir: None,
+        };
         eventually("the process serves", || {
             assert!(process.child.try_wait().unwrap().is_none(), "it ended: {}", process.log());
-            let found = process.log.lock().lines().find_map(|line| {
-                let line: serde_json::Value = serde_json::from_str(line).ok()?;
-                (line["message"] == "serving").then(|| line["address"].as_str()?.parse().ok())?
+            // Whatever form its log has.
+            let found = process.log.lock().lines().filter(|line| line.contains("serving")).find_map(|line| {
+                let (_, port) = line.split_once("127.0.0.1:")?;
+                let port = port.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
+                Some(([127, 0, 0, 1], port).into())
             });
             process.addr = found.unwrap_or(process.addr);
             found.is_some()
@@ -104,6 +134,17 @@ impl Process {
     /// All it has logged.
     pub fn log(&self) -> String {
         self.log.lock().clone()
+    }
+
+    /// Makes a key and waits until it is known.
+    #[track_caller]
+    pub fn key(&self, spec: KeySpec) -> String {
+        let settings = Settings { data_dir: self.data.clone(), ..Settings::default() };
+        let store = Store::open(&StoreConfig::from(&settings)).unwrap();
+        let key = block_on(store.create_key(spec)).unwrap().plain.reveal().to_owned();
+        let head = format!("authorization: Bearer {key}\r\n");
+        eventually("the new key is known", || get(self.addr, "/v1/models", &head).status == 200);
+        key
     }
 
     /// Its process id.
@@ -140,6 +181,16 @@ impl Process {
             status.is_some()
         });
         status.unwrap()
+    }
+
+    /// TERM, and the end; all it ever logged.
+    #[track_caller]
+    pub fn end(mut self) -> String {
+        let (log, reader) = (Arc::clone(&self.log), self.reader.take().unwrap());
+        assert!(self.stop().success());
+        reader.join().unwrap();
+        let log = log.lock();
+        log.clone()
     }
 
     /// TERM, and the end.

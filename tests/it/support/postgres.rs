@@ -4,6 +4,10 @@
 //! PostgreSQL refuses root. A shell between us and the server waits on a pipe whose other end we hold: however we end,
 //! the pipe closes and the server with it.
 
+#![allow(clippy::disallowed_methods, reason = "a test waits for a server by the wall clock")]
+#![allow(unreachable_pub, dead_code, reason = "each of the two test binaries uses its own part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helper")]
+
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;

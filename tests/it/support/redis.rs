@@ -1,0 +1,159 @@
+//! A real Redis of a test's own: a free port, a directory that ends with it, and all that can befall a server.
+//!
+//! Stands alone, so that the library's own tests can use it, too. The process is killed when its handle drops.
+
+#![allow(clippy::disallowed_methods, reason = "a test waits for a server by the wall clock")]
+#![allow(unreachable_pub, dead_code, reason = "each of the two test binaries uses its own part")]
+
+use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A running (or just now dead) server.
+pub struct RedisServer {
+    addr: SocketAddr,
+    dir: TempDir,
+    extra: Vec<String>,
+    child: Option<Child>,
+}
+
+impl RedisServer {
+    /// Starts one that keeps nothing.
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// The same, with more of its own arguments (`--requirepass x`, …).
+    pub fn with(extra: &[&str]) -> Self {
+        let extra: Vec<String> = extra.iter().map(|&one| one.to_owned()).collect();
+        // Another process may take the port between our look and its start: then the next one is tried.
+        for _ in 0..20 {
+            let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let mut server = Self { addr, dir: tempfile::tempdir().unwrap(), extra: extra.clone(), child: None };
+            if server.spawn() {
+                return server;
+            }
+        }
+        panic!("no Redis would start: is redis-server installed?");
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// `redis://…`, without a password.
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.addr)
+    }
+
+    /// The unix socket that it listens on, too.
+    pub fn socket(&self) -> std::path::PathBuf {
+        self.dir.path().join("redis.sock")
+    }
+
+    /// Kills it, as a crash would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it again on the same port, empty.
+    #[track_caller]
+    pub fn revive(&mut self) {
+        self.kill();
+        let until = Instant::now() + Duration::from_secs(20);
+        while !self.spawn() {
+            assert!(Instant::now() < until, "Redis does not come back on {}", self.addr);
+        }
+    }
+
+    /// Freezes it: connections stay open, nothing answers.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// Ends the freeze.
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    /// One command (words apart by spaces) over a connection of its own; the raw reply's text.
+    #[track_caller]
+    pub fn command(&self, line: &str) -> String {
+        self.try_command(line).unwrap_or_else(|e| panic!("{line}: {e}"))
+    }
+
+    fn try_command(&self, line: &str) -> std::io::Result<String> {
+        let mut socket = TcpStream::connect_timeout(&self.addr, Duration::from_secs(5))?;
+        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let mut packed = format!("*{}\r\n", words.len());
+        for word in words {
+            let _ = write!(packed, "${}\r\n{word}\r\n", word.len());
+        }
+        // A command after it marks the end of the reply, whatever its form.
+        packed.push_str("*2\r\n$4\r\nECHO\r\n$7\r\n.END!.!\r\n");
+        socket.write_all(packed.as_bytes())?;
+        let mut got = Vec::new();
+        let mut piece = [0; 4096];
+        let end = b"$7\r\n.END!.!\r\n";
+        while !got.ends_with(end) {
+            let read = socket.read(&mut piece)?;
+            if read == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            got.extend_from_slice(&piece[..read]);
+        }
+        got.truncate(got.len() - end.len());
+        Ok(String::from_utf8_lossy(&got).into_owned())
+    }
+
+    /// A field of `INFO`, as a number.
+    #[track_caller]
+    pub fn info(&self, field: &str) -> f64 {
+        let text = self.command("INFO everything");
+        let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':').map(str::trim));
+        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no number {field} in INFO"))
+    }
+
+    fn spawn(&mut self) -> bool {
+        let dir = self.dir.path();
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--port", &self.addr.port().to_string(), "--save", ""]);
+        command.args(["--appendonly", "no", "--daemonize", "no"]).arg("--dir").arg(dir);
+        command.arg("--unixsocket").arg(dir.join("redis.sock")).args(&self.extra);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let until = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < until {
+            if child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            // With a password it answers, too, if only NOAUTH.
+            if self.try_command("PING").is_ok() {
+                self.child = Some(child);
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        false
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
