@@ -50,6 +50,8 @@ const OUTBOX: usize = 65_536;
 const REDIS_GRACE: Duration = Duration::from_secs(2);
 /// The usage writer's and the store's time at the end.
 const STORE_GRACE: Duration = Duration::from_secs(10);
+/// Usage that waits on disk while the store is away: several minutes at the highest rate of rows.
+const SPILL_MAX_BYTES: u64 = 256 << 20;
 
 /// A running gateway. Dropping it does not stop it; [`Gateway::stop`] does.
 #[derive(Debug)]
@@ -245,7 +247,10 @@ impl Parts {
         let writer_switch = DrainSwitch::new();
         let writer_tasks = Tasks::default();
         match Writer::new(self.store.clone(), Arc::clone(&self.usage)) {
-            Ok(writer) => writer_tasks.spawn(&here, "usage writer", writer.run(writer_switch.drain())),
+            Ok(writer) => {
+                let writer = writer.spilling(&self.settings.data_dir, SPILL_MAX_BYTES);
+                writer_tasks.spawn(&here, "usage writer", writer.run(writer_switch.drain()));
+            }
             Err(error) => {
                 let _ = ready.send(Err(error.to_string()));
                 return;

@@ -2,12 +2,11 @@
 //! the size a log row is booked with. Content that does not read is [`StoreErrorKind::Corrupt`](super::StoreErrorKind).
 
 use super::error::{Result, StoreError};
-use super::rows::{AccountInfo, CustomProvider, KeyInfo, KeySpec, VirtualModelRow, auth_from_name};
+use super::rows::{AccountInfo, CustomProvider, KeyInfo, KeySpec, LoggedRow, VirtualModelRow, auth_from_name};
 use super::validate;
 use crate::base::{Dialect, VirtualModelId};
 use crate::config::{RouteSpec, TargetSpec};
 use crate::state::catalog::{Key, KeyHash, VirtualModel};
-use crate::state::usage::LogRow;
 
 /// A client's words are kept, not its novels.
 pub(super) const MAX_TEXT: usize = 256;
@@ -109,12 +108,12 @@ pub(super) fn virtual_model(
 }
 
 /// What a log row is booked with, in bytes, about.
-pub(super) fn size(row: &LogRow) -> i64 {
+pub(super) fn size(row: &LoggedRow) -> i64 {
     let texts = [row.client_request_id.as_deref(), row.model.as_deref(), Some(&*row.requested_model)];
     // Client ids and models lie in an index as well.
-    let texts: usize = texts.into_iter().flatten().map(|text| 2 * text.len().min(MAX_TEXT)).sum();
-    let error = row.error.as_ref().map_or(0, |text| text.len().min(MAX_ERROR));
-    let all = ROW_OVERHEAD + texts + error + row.timeline.as_ref().map_or(0, |text| text.len());
+    let texts: usize = texts.into_iter().flatten().map(|text| 2 * text.len()).sum();
+    let error = row.error.as_ref().map_or(0, String::len);
+    let all = ROW_OVERHEAD + texts + error + row.timeline.as_ref().map_or(0, String::len);
     i64::try_from(all).unwrap_or(i64::MAX)
 }
 

@@ -17,6 +17,7 @@ pub mod refresh;
 pub mod retention;
 pub mod rows;
 mod seals;
+mod spill;
 mod usage;
 pub mod usage_query;
 pub mod validate;

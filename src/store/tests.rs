@@ -270,6 +270,7 @@ async fn ended_sessions(store: &Store) {
 
 async fn usage_is_exact_and_idempotent(store: &Store) {
     let batch = |number, rows: Vec<LogRow>| {
+        let rows = rows.into_iter().map(Into::into).collect();
         Arc::new(UsageBatch { writer: 9, number, totals: vec![total("a", 5), total("b", 1)], rows })
     };
     assert_eq!(store.append(batch(1, vec![row(1, 200), row(2, 500)])).await.unwrap(), 2);

@@ -3,12 +3,12 @@
 
 use super::Embedded;
 use crate::base::{AccountId, Clock, KeyId};
-use crate::state::usage::{Counts, LogRow, Tokens, Total};
-use crate::store::decode::{MAX_ERROR, MAX_TEXT, cut, size};
+use crate::state::usage::{Counts, Tokens, Total};
+use crate::store::decode::{MAX_TEXT, cut, size};
 use crate::store::engine::PRUNE_STEP;
 use crate::store::error::Result;
 use crate::store::query::stored_epoch;
-use crate::store::rows::{Pruned, UsageBatch, endpoint_name};
+use crate::store::rows::{LoggedRow, Pruned, UsageBatch};
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
 impl Embedded {
@@ -186,7 +186,7 @@ fn add(tx: &Transaction<'_>, total: &Total) -> Result<()> {
     Ok(())
 }
 
-fn insert(tx: &Transaction<'_>, row: &LogRow, size: i64) -> Result<bool> {
+fn insert(tx: &Transaction<'_>, row: &LoggedRow, size: i64) -> Result<bool> {
     let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let inserted = tx
         .prepare_cached(
@@ -200,19 +200,19 @@ fn insert(tx: &Transaction<'_>, row: &LogRow, size: i64) -> Result<bool> {
             stored_epoch(row.id),
             row.id.n.cast_signed(),
             row.time_ms.cast_signed(),
-            row.client_request_id.as_deref().map(|text| cut(text, MAX_TEXT)),
-            row.key.as_ref().map_or(0, |key| key.id.0.cast_signed()),
-            row.key.as_ref().map(|key| &*key.name),
-            row.endpoint.dialect().name(),
-            endpoint_name(row.endpoint),
-            cut(&row.requested_model, MAX_TEXT),
-            row.account.as_ref().map(|account| &*account.provider.name),
-            row.account.as_ref().map(|account| account.id.0.cast_signed()),
-            row.account.as_ref().map(|account| &*account.label),
-            row.model.as_deref().map(|text| cut(text, MAX_TEXT)),
+            row.client_request_id,
+            row.key.as_ref().map_or(0, |(id, _)| id.0.cast_signed()),
+            row.key.as_ref().map(|(_, name)| name),
+            row.dialect,
+            row.endpoint,
+            row.requested_model,
+            row.provider,
+            row.account.as_ref().map(|(id, _)| id.0.cast_signed()),
+            row.account.as_ref().map(|(_, label)| label),
+            row.model,
             row.status,
             row.stream,
-            row.cache.name(),
+            row.cache,
             row.attempts,
             row.timeline,
             whole(row.tokens.prompt),
@@ -224,7 +224,7 @@ fn insert(tx: &Transaction<'_>, row: &LogRow, size: i64) -> Result<bool> {
             row.latency_ms,
             row.first_byte_ms,
             row.overhead_us,
-            row.error.as_deref().map(|text| cut(text, MAX_ERROR)),
+            row.error,
             row.estimated,
             row.sampled,
             size

@@ -8,11 +8,11 @@ use super::migrate::PARTITION_LOCK;
 use super::values::{fit, params, whole};
 use super::{Postgres, Tx};
 use crate::base::{AccountId, Clock, KeyId};
-use crate::state::usage::{Counts, LogRow, Tokens, Total};
-use crate::store::decode::{MAX_ERROR, MAX_TEXT, cut, size};
+use crate::state::usage::{Counts, Tokens, Total};
+use crate::store::decode::{MAX_TEXT, cut, size};
 use crate::store::error::Result;
 use crate::store::query::stored_epoch;
-use crate::store::rows::{UsageBatch, endpoint_name};
+use crate::store::rows::{LoggedRow, UsageBatch};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio_postgres::Row;
@@ -210,16 +210,16 @@ impl Tx {
     }
 
     /// Inserts the rows that are not there yet: (day, rows, bytes) of those that were new.
-    async fn insert(&self, rows: &[LogRow]) -> Result<Vec<(i64, i64, i64)>> {
-        let ints = |pick: &dyn Fn(&LogRow) -> i64| rows.iter().map(pick).collect::<Vec<i64>>();
-        let some = |pick: &dyn Fn(&LogRow) -> Option<i64>| rows.iter().map(pick).collect::<Vec<Option<i64>>>();
-        let texts = |max: usize, pick: &dyn for<'r> Fn(&'r LogRow) -> &'r str| {
-            rows.iter().map(|row| fit(cut(pick(row), max))).collect::<Vec<String>>()
+    async fn insert(&self, rows: &[LoggedRow]) -> Result<Vec<(i64, i64, i64)>> {
+        let ints = |pick: &dyn Fn(&LoggedRow) -> i64| rows.iter().map(pick).collect::<Vec<i64>>();
+        let some = |pick: &dyn Fn(&LoggedRow) -> Option<i64>| rows.iter().map(pick).collect::<Vec<Option<i64>>>();
+        let texts = |pick: &dyn for<'r> Fn(&'r LoggedRow) -> &'r str| {
+            rows.iter().map(|row| fit(pick(row))).collect::<Vec<String>>()
         };
-        let words = |max: usize, pick: &dyn for<'r> Fn(&'r LogRow) -> Option<&'r str>| {
-            rows.iter().map(|row| pick(row).map(|text| fit(cut(text, max)))).collect::<Vec<Option<String>>>()
+        let words = |pick: &dyn for<'r> Fn(&'r LoggedRow) -> Option<&'r str>| {
+            rows.iter().map(|row| pick(row).map(fit)).collect::<Vec<Option<String>>>()
         };
-        let flags = |pick: fn(&LogRow) -> bool| rows.iter().map(pick).collect::<Vec<bool>>();
+        let flags = |pick: fn(&LoggedRow) -> bool| rows.iter().map(pick).collect::<Vec<bool>>();
         let found = self
             .rows(
                 "WITH new AS (
@@ -235,21 +235,21 @@ impl Tx {
                     ints(&|row| stored_epoch(row.id)),
                     ints(&|row| row.id.n.cast_signed()),
                     ints(&|row| whole(row.time_ms)),
-                    words(MAX_TEXT, &|row| row.client_request_id.as_deref()),
-                    ints(&|row| row.key.as_ref().map_or(0, |key| key.id.0.cast_signed())),
-                    words(usize::MAX, &|row| row.key.as_ref().map(|key| &*key.name)),
-                    texts(MAX_TEXT, &|row| row.endpoint.dialect().name()),
-                    texts(MAX_TEXT, &|row| endpoint_name(row.endpoint)),
-                    texts(MAX_TEXT, &|row| &row.requested_model),
-                    words(MAX_TEXT, &|row| row.account.as_ref().map(|account| &*account.provider.name)),
-                    some(&|row| row.account.as_ref().map(|account| account.id.0.cast_signed())),
-                    words(MAX_TEXT, &|row| row.account.as_ref().map(|account| &*account.label)),
-                    words(MAX_TEXT, &|row| row.model.as_deref()),
+                    words(&|row| row.client_request_id.as_deref()),
+                    ints(&|row| row.key.as_ref().map_or(0, |(id, _)| id.0.cast_signed())),
+                    words(&|row| row.key.as_ref().map(|(_, name)| &**name)),
+                    texts(&|row| &row.dialect),
+                    texts(&|row| &row.endpoint),
+                    texts(&|row| &row.requested_model),
+                    words(&|row| row.provider.as_deref()),
+                    some(&|row| row.account.as_ref().map(|(id, _)| id.0.cast_signed())),
+                    words(&|row| row.account.as_ref().map(|(_, label)| &**label)),
+                    words(&|row| row.model.as_deref()),
                     ints(&|row| row.status.into()),
                     flags(|row| row.stream),
-                    texts(MAX_TEXT, &|row| row.cache.name()),
+                    texts(&|row| &row.cache),
                     ints(&|row| row.attempts.into()),
-                    words(usize::MAX, &|row| row.timeline.as_deref()),
+                    words(&|row| row.timeline.as_deref()),
                     ints(&|row| whole(row.tokens.prompt)),
                     ints(&|row| whole(row.tokens.completion)),
                     ints(&|row| whole(row.tokens.cache_read)),
@@ -259,7 +259,7 @@ impl Tx {
                     ints(&|row| row.latency_ms.into()),
                     some(&|row| row.first_byte_ms.map(i64::from)),
                     ints(&|row| row.overhead_us.into()),
-                    words(MAX_ERROR, &|row| row.error.as_deref()),
+                    words(&|row| row.error.as_deref()),
                     flags(|row| row.estimated),
                     ints(&|row| row.sampled.into()),
                     ints(&size)
