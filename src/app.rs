@@ -30,7 +30,7 @@ use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
 use crate::store::refresh::{Refresher, Sources};
 use crate::store::writer::Writer;
-use crate::store::{Store, StoreConfig, retention};
+use crate::store::{Store, StoreConfig, retention, spending};
 use crate::upstream::{self, ClientConfig};
 use cores::CoreParts;
 use std::net::{SocketAddr, TcpListener};
@@ -240,6 +240,8 @@ impl Parts {
         background_tasks.spawn(&here, "refresh", refresher.run(drain.clone(), self.store.bell()));
         let (days, bytes) = (self.settings.log_retention_days, self.settings.log_max_bytes);
         background_tasks.spawn(&here, "retention", retention::run(self.store.clone(), days, bytes, drain.clone()));
+        let spending = spending::run(self.store.clone(), Arc::clone(&self.budgets), drain.clone());
+        background_tasks.spawn(&here, "spending", spending);
         if let Some(tls) = &self.tls {
             background_tasks.spawn(&here, "certificate", Arc::clone(tls).watch(drain.clone()));
         }

@@ -12,7 +12,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 const SETTING: &str = "MERIDO_MASTER_KEY";
-pub(super) const PREVIOUS_SETTING: &str = "MERIDO_MASTER_KEY_PREVIOUS";
+const PREVIOUS_SETTING: &str = "MERIDO_MASTER_KEY_PREVIOUS";
 const PATH_SETTING: &str = "MERIDO_MASTER_KEY_PATH";
 
 /// Where to look.
@@ -22,6 +22,8 @@ pub(super) struct MasterSource {
     pub(super) given: Option<Secret>,
     /// `MERIDO_MASTER_KEY_PREVIOUS`: opens what was not rotated yet.
     pub(super) previous: Option<Secret>,
+    /// The file opens it even when a key is given: while that one is to replace it.
+    pub(super) also_filed: bool,
     /// The file, when nothing is given.
     pub(super) path: PathBuf,
 }
@@ -32,6 +34,8 @@ impl MasterSource {
         let mut keys: Vec<_> = self.current()?.into_iter().collect();
         if self.given.is_none() {
             keys.extend(read(&self.next_path())?);
+        } else if self.also_filed {
+            keys.extend(self.filed()?);
         }
         if let Some(previous) = &self.previous {
             keys.push(given(PREVIOUS_SETTING, previous)?);
@@ -58,14 +62,15 @@ impl MasterSource {
 
     /// The key of the setting, else that of the file.
     pub(super) fn current(&self) -> Result<Option<MasterKey>> {
-        match &self.given {
-            Some(key) => given(SETTING, key).map(Some),
-            None => self.filed(),
-        }
+        if self.given.is_some() { self.given() } else { self.filed() }
     }
 
-    /// The key in the file.
-    pub(super) fn filed(&self) -> Result<Option<MasterKey>> {
+    /// The key of the setting.
+    pub(super) fn given(&self) -> Result<Option<MasterKey>> {
+        self.given.as_ref().map(|key| given(SETTING, key)).transpose()
+    }
+
+    fn filed(&self) -> Result<Option<MasterKey>> {
         read(&self.path)
     }
 
@@ -101,7 +106,7 @@ impl MasterSource {
 }
 
 /// A key given in a setting.
-pub(super) fn given(setting: &'static str, key: &Secret) -> Result<MasterKey> {
+fn given(setting: &'static str, key: &Secret) -> Result<MasterKey> {
     MasterKey::from_base64(key.reveal()).map_err(|e| StoreError::invalid(setting, e.to_string()))
 }
 
@@ -157,7 +162,8 @@ mod tests {
     #[test]
     fn made_once_private_and_refused_when_others_may_read_it() {
         let dir = tempfile::tempdir().unwrap();
-        let source = MasterSource { given: None, previous: None, path: dir.path().join("master.key") };
+        let source =
+            MasterSource { given: None, previous: None, also_filed: false, path: dir.path().join("master.key") };
         assert_eq!(source.load().err().map(|e| e.kind), Some(StoreErrorKind::WrongMasterKey));
         source.load_or_create().unwrap();
         let text = fs::read_to_string(&source.path).unwrap();
@@ -169,7 +175,8 @@ mod tests {
         fs::set_permissions(&source.path, fs::Permissions::from_mode(0o644)).unwrap();
         let refused = source.load().err().unwrap().to_string();
         assert!(refused.contains("0644") && refused.contains("chmod 600"), "{refused}");
-        let given = MasterSource { given: Some(Secret::new("short")), previous: None, path: source.path };
+        let given =
+            MasterSource { given: Some(Secret::new("short")), previous: None, also_filed: false, path: source.path };
         assert_eq!(given.load().err().map(|e| e.kind), Some(StoreErrorKind::Invalid(SETTING)));
     }
 }

@@ -15,9 +15,12 @@ mod postgres;
 pub mod query;
 pub mod refresh;
 pub mod retention;
+mod rotate;
 pub mod rows;
 mod seals;
+pub mod spending;
 mod spill;
+mod transfer;
 mod usage;
 pub mod usage_query;
 pub mod validate;
@@ -25,6 +28,8 @@ pub mod writer;
 
 pub use error::{Result, StoreError, StoreErrorKind};
 pub use refresh::Refresher;
+pub use rotate::{Rotated, rotate_master_key};
+pub use transfer::{Moved, move_store};
 pub use writer::Writer;
 
 use crate::base::seal::{self, DataKey};
@@ -95,14 +100,22 @@ impl StoreConfig {
 
     fn master(&self) -> MasterSource {
         let path = self.master_key_path.clone().unwrap_or_else(|| self.dir.join("master.key"));
-        MasterSource { given: self.master_key.clone(), previous: self.master_key_previous.clone(), path }
+        MasterSource {
+            given: self.master_key.clone(),
+            previous: self.master_key_previous.clone(),
+            also_filed: false,
+            path,
+        }
     }
 }
 
 impl Store {
     /// Opens the store, making and migrating it as needed, and checks that the master key is its own. Blocks.
     pub fn open(config: &StoreConfig) -> Result<Self> {
-        let source = config.master();
+        Self::open_by(config, config.master())
+    }
+
+    fn open_by(config: &StoreConfig, source: MasterSource) -> Result<Self> {
         let settle = move |found| seals::settle(&source, found);
         let (engine, seals) = match &config.database_url {
             Some(url) => {
@@ -405,6 +418,8 @@ impl fmt::Debug for Store {
     }
 }
 
+#[cfg(test)]
+mod shared_tests;
 #[cfg(test)]
 #[path = "../../tests/it/support/postgres.rs"]
 pub(crate) mod test_server;

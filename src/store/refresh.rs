@@ -49,6 +49,7 @@ pub struct Refresher {
     seq: u64,
     published: bool,
     deaf: bool,
+    poll: Option<Duration>,
 }
 
 /// A provider and where it listens by default.
@@ -82,6 +83,7 @@ impl Refresher {
             seq: 0,
             published: false,
             deaf: false,
+            poll: None,
         })
     }
 
@@ -116,7 +118,7 @@ impl Refresher {
     pub async fn run(mut self, drain: Drain, bell: Arc<Notify>) {
         // Rings by itself whenever anybody commits a change, where the engine can hear of that.
         let _listening = (!self.deaf).then(|| self.store.listen(&bell));
-        let poll = self.store.poll();
+        let poll = self.poll.unwrap_or_else(|| self.store.poll());
         let mut backoff = Backoff::new(RETRY, RETRY_CAP, self.store.deployment());
         let mut wait = poll;
         let mut away = false;
@@ -277,6 +279,9 @@ fn demo_provider() -> Provider {
     }
 }
 
+#[cfg(test)]
+#[path = "refresh_shared_tests.rs"]
+mod shared_tests;
 #[cfg(test)]
 #[path = "refresh_tests.rs"]
 pub(super) mod tests;

@@ -24,7 +24,7 @@ impl Store {
         self.engine.spent(None).await
     }
 
-    /// The same, of those keys only that spent anything since that Unix minute, wherever they did.
+    /// The same, of those keys only that have a budget and spent anything since that Unix minute, on any instance.
     pub async fn spent_since(&self, minute: u32) -> Result<Vec<(KeyId, i64)>> {
         self.engine.spent(Some(minute)).await
     }

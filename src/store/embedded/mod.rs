@@ -9,6 +9,7 @@
 
 mod audit;
 mod catalog;
+mod export;
 mod keys;
 mod logs;
 mod migrate;

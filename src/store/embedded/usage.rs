@@ -85,7 +85,8 @@ impl Embedded {
     /// What keys have spent; of those only that spent anything since, when a minute is given.
     pub(crate) async fn spent(&self, since_minute: Option<u32>) -> Result<Vec<(KeyId, i64)>> {
         self.query(move |tx| {
-            let recent = "WHERE key_id IN (SELECT key_id FROM usage WHERE minute >= ?1)";
+            let recent = "WHERE key_id IN (SELECT key_id FROM usage WHERE minute >= ?1)
+                 AND key_id IN (SELECT id FROM keys WHERE budget_nanos IS NOT NULL)";
             let sums = "SELECT key_id, SUM(cost_nanos) FROM usage_days";
             let sql = format!("{sums} {} GROUP BY key_id", if since_minute.is_some() { recent } else { "" });
             let mut select = tx.prepare_cached(&sql)?;

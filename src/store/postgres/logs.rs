@@ -134,3 +134,7 @@ fn read(row: &Row) -> Result<LoggedRow> {
         sampled: small(29)?,
     })
 }
+
+#[cfg(test)]
+#[path = "logs_tests.rs"]
+mod tests;

@@ -17,6 +17,9 @@ pub(super) const MIGRATION_LOCK: i64 = 0x6d65_7269_646f_0001;
 /// One instance prunes, or makes a partition, at a time.
 pub(super) const PARTITION_LOCK: i64 = 0x6d65_7269_646f_0002;
 
+/// A transaction without the bounds of everyday's.
+pub(super) const WHOLE: &str = "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0";
+
 /// A step may rewrite a table, and others wait for it.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// A database that is just starting, as in a freshly started group of containers.
@@ -31,7 +34,7 @@ impl Postgres {
         self.wait_for_boot().await?;
         let tx = Tx(Arc::new(connect::take(&self.inner.pool).await?));
         // Not the write lane's bounds: twenty instances wait here for one.
-        transact(tx, "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0", PATIENCE, |tx| async move {
+        transact(tx, WHOLE, PATIENCE, |tx| async move {
             tx.migrate().await?;
             let (new, out) = found(tx.deployment().await?)?;
             if let Some(new) = new {
@@ -108,7 +111,7 @@ impl Tx {
     }
 
     /// Writes a new deployment's row.
-    async fn found(&self, new: &Deployment) -> Result<()> {
+    pub(super) async fn found(&self, new: &Deployment) -> Result<()> {
         self.execute(
             "INSERT INTO meta (id, deployment, wrapped_key, canary, change_seq, session_epoch, created_ms)
              VALUES (1, $1, $2, $3, 0, 0, $4)",

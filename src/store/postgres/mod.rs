@@ -22,6 +22,7 @@ mod logs;
 mod migrate;
 mod models;
 mod prune;
+mod receive;
 mod sessions;
 mod tokens;
 mod usage;

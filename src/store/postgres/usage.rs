@@ -58,7 +58,8 @@ impl Postgres {
             let sums = "SELECT key_id, CAST(SUM(cost_nanos) AS BIGINT) FROM usage_days";
             let rows = match since_minute {
                 Some(minute) => {
-                    let recent = "WHERE key_id IN (SELECT key_id FROM usage WHERE minute >= $1)";
+                    let recent = "WHERE key_id IN (SELECT key_id FROM usage WHERE minute >= $1)
+                                  AND key_id IN (SELECT id FROM keys WHERE budget_nanos IS NOT NULL)";
                     tx.rows(&format!("{sums} {recent} GROUP BY key_id"), params![i64::from(minute)]).await?
                 }
                 None => tx.rows(&format!("{sums} GROUP BY key_id"), &[]).await?,
