@@ -25,6 +25,7 @@ mod leaks;
 mod limits;
 mod passhead;
 mod passthrough;
+mod postgres;
 mod redis_link;
 mod sdk;
 mod secrets;

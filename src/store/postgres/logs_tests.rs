@@ -20,9 +20,9 @@ fn fill(url: &str) {
              INSERT INTO request_log (epoch, n, time_ms, client_request_id, key_id, dialect, endpoint, requested_model,
              provider, model, status, stream, cache, attempts, prompt, completion, cache_read, cache_write, reasoning,
              cost_nanos, latency_ms, overhead_us, estimated, sampled, size)
-             SELECT 1, {day} * 1000000 + n, {from} + n * 4000, 'c' || n, n % 500, 'openai', 'chat', 'x', 'p' || n % 50,
+             SELECT 1, {day}::bigint * 1000000 + n, {from} + n * 4000, 'c' || n, n % 500, 'openai', 'chat', 'x', 'p' || n % 50,
              'm' || n % 200, CASE WHEN n % 97 = 0 THEN 500 ELSE 200 END, FALSE, 'miss', 1, 1, 1, 0, 0, 0, 1, 1, 1,
-             FALSE, 1, 200 FROM generate_series(1, 20000) n;
+             FALSE, 1, 200 FROM generate_series(1::bigint, 20000) n;
              INSERT INTO usage SELECT {day} * 1440 + n % 1440, n % 500, 1, 'm' || n % 7, 1, 0, 1, 1, 0, 0, 0, 1
              FROM generate_series(1, 20000) n ON CONFLICT DO NOTHING;
              INSERT INTO usage_days SELECT {day}, n, 1, 'm', 1, 0, 1, 1, 0, 0, 0, 1 FROM generate_series(1, 20000) n"
@@ -67,7 +67,9 @@ async fn every_filter_has_its_index_and_no_page_reads_a_day() {
         for select in selects {
             let plan = plan(&store, &select, select.sql(COLUMNS)).await;
             assert!(!plan.contains("Seq Scan on request_log_x"), "{filter:?}\n{plan}");
-            assert!(!plan.contains("Sort Key: request_log"), "in order as it is read\n{filter:?}\n{plan}");
+            // The few failures of one key are sorted sooner than read in order, as are those of one client's id.
+            let few = filter.key_id.is_some() && filter.status.is_some() || index == "client_request_id";
+            assert!(few || !plan.contains("Sort Key: request_log"), "in order as it is read\n{filter:?}\n{plan}");
             if select.search.is_empty() {
                 assert!(plan.contains(index), "{index}\n{filter:?}\n{plan}");
             }

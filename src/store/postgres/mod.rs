@@ -259,3 +259,6 @@ impl fmt::Debug for Postgres {
         f.debug_struct("Postgres").field("place", &self.place()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,7 @@ pub struct Server {
     bin: PathBuf,
     account: Option<(u32, u32)>,
     options: Vec<String>,
+    port: u16,
     running: Option<(Child, ChildStdin)>,
 }
 
@@ -46,6 +47,30 @@ impl Server {
         server
     }
 
+    /// The same on a free port of loopback as well, with TLS: `certificate` (a chain) and `key`, both PEM.
+    pub fn start_tls(certificate: &str, key: &str) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut server = Self::make(&["ssl=on", "ssl_cert_file=server.crt", "ssl_key_file=server.key"]);
+        server.options.push(format!("port={port}"));
+        server.options.push("listen_addresses=127.0.0.1".to_owned());
+        server.port = port;
+        for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+            let path = server.data().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            if let Some((uid, gid)) = server.account {
+                std::os::unix::fs::chown(&path, Some(uid), Some(gid)).unwrap();
+            }
+        }
+        server.resume();
+        server
+    }
+
+    /// Its port, of the socket's name as well.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     fn make(options: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("mpg").tempdir_in("/tmp").unwrap();
         let root = dir.path().metadata().unwrap().uid() == 0;
@@ -55,7 +80,7 @@ impl Server {
         }
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let server = Self { dir, bin: programs(), account, options, running: None };
+        let server = Self { dir, bin: programs(), account, options, port: 5432, running: None };
         let mut initdb = server.program("initdb");
         initdb.args(["-A", "trust", "-U", "merido", "--no-sync", "--locale=C", "-E", "UTF8", "-D"]);
         let made = initdb.arg(server.data()).output().unwrap();
@@ -82,7 +107,8 @@ impl Server {
         let script = "postgres=$1; shift; \"$postgres\" \"$@\" >>log 2>&1 </dev/null & pid=$!; \
                       cat >/dev/null; kill -QUIT $pid 2>/dev/null; wait $pid";
         shell.args(["-c", script, "sh"]).arg(self.bin.join("postgres")).arg("-D").arg(self.data());
-        for option in ["fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_connections=300"] {
+        // Without `fsync` the machine may lose what was committed, but never the server: it is killed in tests.
+        for option in ["fsync=off", "full_page_writes=off", "max_connections=300"] {
             shell.args(["-c", option]);
         }
         for option in ["shared_buffers=64MB", "listen_addresses=", "log_min_messages=log"] {
@@ -108,7 +134,7 @@ impl Server {
             drop(stdin);
             child.wait().unwrap();
         }
-        assert!(UnixStream::connect(self.dir().join(".s.PGSQL.5432")).is_err(), "it still answers");
+        assert!(UnixStream::connect(self.dir().join(format!(".s.PGSQL.{}", self.port))).is_err(), "it still answers");
     }
 
     /// A new empty database: its URL.
@@ -121,7 +147,8 @@ impl Server {
 
     /// The URL of a database.
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://merido@{}/{database}", self.dir().display().to_string().replace('/', "%2F"))
+        let dir = self.dir().display().to_string().replace('/', "%2F");
+        format!("postgres://merido@{dir}:{}/{database}", self.port)
     }
 
     /// Runs statements in a database.
