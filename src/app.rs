@@ -5,15 +5,16 @@
 mod cores;
 mod probe;
 mod sweeps;
+mod ways;
 
-use crate::admin::{Admin, AdminParts, Health, LiveBus, instance_name};
+use crate::admin::{Admin, AdminParts, Door, Health, LiveBus, instance_name};
 use crate::base::bell::Bell;
 use crate::base::ids::RequestIds;
 use crate::base::tasks::{self, DrainSwitch, Phase, Tasks};
 use crate::base::telemetry::{self, LogFormat};
 use crate::base::{Clock, seal};
 use crate::cli::Stop;
-use crate::cluster::{self, Cluster, ClusterConfig};
+use crate::cluster::{self, Hello, Identity};
 use crate::config::Settings;
 use crate::proxy::{self, AccessLines, Shared, Similar};
 use crate::server::{self, Permits, Tls};
@@ -22,9 +23,13 @@ use crate::state::bus::Bus;
 use crate::state::catalog::Directory;
 use crate::state::dedup::{Dedup, Fingerprints};
 use crate::state::delta::Delta;
+use crate::state::desk::Desk;
+use crate::state::lead::Lead;
 use crate::state::limiter::Limiter;
+use crate::state::logins::{Logins, Sayings};
 use crate::state::outbox::Outbox;
 use crate::state::peers::Peers;
+use crate::state::reach::Reach;
 use crate::state::throttle::Throttle;
 use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
@@ -35,17 +40,18 @@ use crate::upstream::{self, ClientConfig};
 use cores::CoreParts;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
+use ways::WaysOut;
 
 /// Connections a core keeps idle per host at most: more than a core can use at once in practice.
 const MAX_IDLE_PER_HOST: usize = 1024;
 /// After *cut*, streams get this long to send their last event.
 const CUT_GRACE: Duration = Duration::from_secs(3);
-/// Keys told, subjects spent for and asks that may wait for Redis, each; beyond, they are dropped and counted.
-const OUTBOX: usize = 65_536;
+/// How long a start may wait for the others' rests: many times what it takes where Redis answers at all.
+const REDIS_PATIENCE: Duration = Duration::from_millis(250);
 /// The last round's time at the end.
 const REDIS_GRACE: Duration = Duration::from_secs(2);
 /// The usage writer's and the store's time at the end.
@@ -109,6 +115,10 @@ impl Gateway {
             Refresher::new(store.clone(), Arc::clone(&directory), sources).map_err(|e| e.to_string())?;
         control.block_on(refresher.load()).map_err(|e| e.to_string())?;
         let parts = Parts::new(settings, directory, store)?;
+        if let Some(url) = &parts.settings.redis_url {
+            // Before anything of ours could get into another deployment's.
+            control.block_on(cluster::meet(url, &parts.settings.redis_prefix, &parts.hello))?;
+        }
         // Budgets must know what was spent before the first request: a restart is no refund.
         for (key, nanos) in control.block_on(parts.store.spent()).map_err(|e| e.to_string())? {
             parts.budgets.seed(key, nanos);
@@ -176,6 +186,12 @@ struct Parts {
     store: Store,
     usage: Arc<UsageBook>,
     limiter: Arc<Limiter>,
+    /// Where limits meet the cluster; `None`: this instance is alone.
+    desk: Option<Arc<Desk>>,
+    /// Live instances as last counted; before the first count what was expected.
+    instances: Arc<AtomicU32>,
+    /// Wakes the Redis task.
+    bell: Arc<Bell>,
     budgets: Arc<Budgets>,
     /// Fingerprints are keyed by the deployment, so that instances agree and nobody else can guess one.
     dedup_key: [u8; 32],
@@ -189,7 +205,11 @@ struct Parts {
     serving: Arc<AtomicBool>,
     upstream: ClientConfig,
     tls: Option<Arc<Tls>>,
+    /// Whether the others can be reached.
+    reach: Arc<Reach>,
     epoch: u64,
+    hello: Hello,
+    retention: Arc<Lead>,
 }
 
 impl Parts {
@@ -201,10 +221,23 @@ impl Parts {
         };
         let timeouts = &settings.timeouts;
         let (connect, pool_idle) = (timeouts.connect, timeouts.upstream_idle);
+        let epoch = seal::random_u64().map_err(|e| e.to_string())?;
+        let bell = Arc::<Bell>::default();
+        let instances = Arc::new(AtomicU32::new(settings.expected_instances.unwrap_or(1)));
+        let desk = settings.redis_url.is_some().then(|| {
+            Arc::new(Desk::new(Arc::clone(&bell), Arc::clone(&instances), proxy::limit_policy(&settings), epoch))
+        });
         let upstream = ClientConfig { connect, pool_idle, max_idle_per_host: MAX_IDLE_PER_HOST, tls };
+        let identity = Identity { deployment: store.deployment(), data_key: store.data_key().fingerprint() };
+        let lead = if settings.redis_url.is_some() { Lead::shared() } else { Lead::alone() };
         Ok(Self {
+            hello: Hello { identity, epoch, started_ms: Clock::unix_ms() },
+            retention: Arc::new(lead),
             usage: Arc::new(UsageBook::new(settings.log_rows_per_second)),
-            limiter: Arc::default(),
+            limiter: Arc::new(desk.as_ref().map_or_else(Limiter::new, |desk| Limiter::shared(Arc::clone(desk)))),
+            desk,
+            bell,
+            instances,
             budgets: Arc::new(Budgets::new()),
             dedup_key: store.data_key().sub_key("dedup fingerprints").map_err(|e| e.to_string())?,
             throttle: Arc::default(),
@@ -215,7 +248,8 @@ impl Parts {
             peers: Arc::default(),
             serving: Arc::default(),
             switch: DrainSwitch::new(),
-            epoch: seal::random_u64().map_err(|e| e.to_string())?,
+            reach: Arc::new(if settings.redis_url.is_some() { Reach::new() } else { Reach::off() }),
+            epoch,
             settings,
             directory,
             store,
@@ -239,7 +273,11 @@ impl Parts {
         let drain = self.switch.drain();
         background_tasks.spawn(&here, "refresh", refresher.run(drain.clone(), self.store.bell()));
         let (days, bytes) = (self.settings.log_retention_days, self.settings.log_max_bytes);
-        background_tasks.spawn(&here, "retention", retention::run(self.store.clone(), days, bytes, drain.clone()));
+        background_tasks.spawn(
+            &here,
+            "retention",
+            retention::run(self.store.clone(), days, bytes, Arc::clone(&self.retention), drain.clone()),
+        );
         let spending = spending::run(self.store.clone(), Arc::clone(&self.budgets), drain.clone());
         background_tasks.spawn(&here, "spending", spending);
         if let Some(tls) = &self.tls {
@@ -259,16 +297,22 @@ impl Parts {
             }
         }
         let live = LiveBus::new(Bus::new(self.epoch, listeners.len()));
+        let bell = Arc::clone(&self.bell);
+        let (logins, said) = match self.settings.redis_url {
+            Some(_) => Logins::open(Arc::clone(&bell)),
+            None => (Logins::closed(), Sayings::none()),
+        };
         // It must outlive the last request, too, and end before the writer does.
         let cluster_switch = DrainSwitch::new();
-        let (outbox, cluster) = match self.cluster(&cluster_switch) {
-            Ok(both) => both,
+        let ways = self.ways_out(bell, said, &live.bus, &cluster_switch);
+        let WaysOut { outbox, breakers, elsewhere, cluster } = match ways {
+            Ok(ways) => ways,
             Err(error) => {
                 let _ = ready.send(Err(error));
                 return;
             }
         };
-        let admin = match self.admin(live.clone(), outbox.clone()) {
+        let admin = match self.admin(live.clone(), logins, outbox.clone()) {
             Ok(admin) => Arc::new(admin),
             Err(error) => {
                 let _ = ready.send(Err(error.to_string()));
@@ -302,9 +346,11 @@ impl Parts {
             limiter: Arc::clone(&self.limiter),
             budgets: Arc::clone(&self.budgets),
             dedup: Arc::clone(&self.dedup),
+            elsewhere,
             semantic,
             fingerprints: Fingerprints::new(self.dedup_key),
             outbox,
+            breakers,
             limits: proxy::default_limits(&self.settings),
             no_model: Arc::from("-"),
             access,
@@ -312,6 +358,10 @@ impl Parts {
             bus: live.bus,
             drain: drain.clone(),
         });
+        if let Some(cluster) = &cluster {
+            // No request before the others' rests are known, unless there is nobody to ask.
+            cluster.known(REDIS_PATIENCE).await;
+        }
         let count = listeners.len();
         let (done_tx, mut done) = mpsc::channel::<()>(count);
         let mut failed = None;
@@ -355,39 +405,23 @@ impl Parts {
         tracing::info!("ended");
     }
 
-    /// The way to the others, if there are any: without a Redis URL nothing leaves this instance.
-    fn cluster(&self, switch: &DrainSwitch) -> Result<(Outbox<Delta>, Option<Cluster>), String> {
-        let Some(url) = &self.settings.redis_url else { return Ok((Outbox::closed(), None)) };
-        let bell = Arc::<Bell>::default();
-        let (outbox, tells, asks) = Outbox::open(OUTBOX, Arc::clone(&bell));
-        let config = ClusterConfig {
-            url: url.clone(),
-            prefix: self.settings.redis_prefix.clone(),
-            deadline: self.settings.redis_deadline,
-            epoch: self.epoch,
-        };
-        let shared = cluster::Shared { bell, drain: switch.drain(), tells, asks };
-        Ok((outbox, Some(Cluster::start(&config, shared)?)))
-    }
-
-    fn admin(&self, live: LiveBus, outbox: Outbox<Delta>) -> Result<Admin, crate::base::Error> {
-        let peers = Arc::clone(&self.peers);
+    fn admin(&self, live: LiveBus, logins: Logins, outbox: Outbox<Delta>) -> Result<Admin, crate::base::Error> {
         let health = Health {
             instance: instance_name(self.epoch),
             started: Clock::now(),
+            reach: Arc::clone(&self.reach),
             directory: Arc::clone(&self.directory),
             drain: self.switch.drain(),
-            peers: Arc::clone(&peers),
             serving: Arc::clone(&self.serving),
         };
         let probe = probe::Probe { directory: Arc::clone(&self.directory), upstream: self.upstream.clone() };
         Admin::new(AdminParts {
             settings: Arc::clone(&self.settings),
             store: self.store.clone(),
-            throttle: Arc::clone(&self.throttle),
+            door: Door::new(Arc::clone(&self.throttle), logins, self.settings.redis_deadline),
             budgets: Arc::clone(&self.budgets),
             outbox,
-            peers,
+            peers: Arc::clone(&self.peers),
             test: Arc::new(probe),
             live,
             health,

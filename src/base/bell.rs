@@ -3,7 +3,8 @@
 //! Ringing never blocks and rings that nobody has heard yet are one. At most one wake-up in [`SOON`] comes from
 //! [`Bell::soon`], however many cores ring: a wake-up across threads costs a system call.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use super::{Clock, Now};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -16,12 +17,23 @@ pub struct Bell {
     urgent: Notify,
     soon: Notify,
     rung: AtomicBool,
+    /// When somebody who waits rang first since it was last heard; 0: nobody did.
+    since: AtomicU64,
 }
 
 impl Bell {
     /// Somebody waits for an answer.
     pub fn ring(&self) {
+        if self.since.load(Ordering::Relaxed) == 0 {
+            let now = Clock::now().as_nanos();
+            let _ = self.since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        }
         self.urgent.notify_one();
+    }
+
+    /// Since when somebody has been waiting; forgets it. For whoever heard the bell and now sees to it.
+    pub fn waited(&self) -> Option<Now> {
+        Some(self.since.swap(0, Ordering::Relaxed)).filter(|&since| since != 0).map(Now::from_nanos)
     }
 
     /// There is something to say within [`SOON`].
@@ -51,7 +63,6 @@ impl Bell {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::Clock;
 
     #[tokio::test]
     async fn what_is_urgent_is_not_held_back_by_what_may_wait() {
@@ -61,6 +72,7 @@ mod tests {
         bell.ring();
         let began = Clock::now();
         bell.heard().await;
+        assert!(bell.waited().is_some_and(|since| since <= began) && bell.waited().is_none());
         assert!(Clock::now().since(began) < SOON, "it waited for more to gather");
         bell.soon();
         bell.heard().await;

@@ -1,113 +1,314 @@
-//! The way to Redis: one pipeline a round, under one deadline, and the knowledge whether anybody is there.
+//! The rounds' way to Redis: one pipeline a server and round, all servers at once, and the knowledge who is there.
 //!
-//! A round that misses its deadline costs its connection, so that no late answer is ever taken for another's. From then
-//! on calls are answered [`Fault::Down`] at once, until a probe got through.
+//! A single server, or the nodes of a Redis Cluster: then each call goes to the node that has its key's slot, calls that
+//! are sent elsewhere (MOVED, ASK) follow, and the map of slots is fetched anew. What is for a node that is down is
+//! answered [`Fault::Down`] at once. Probing and fetching the map go on in [`Link::changed`], never before an answer.
 
-use super::call::{Answer, Call, Fault, Script, script};
-use mobc_redis::RedisConnectionManager;
-use mobc_redis::mobc::Pool;
-use redis::aio::MultiplexedConnection;
-use redis::{Pipeline, RedisResult, Value};
+use super::call::{Answer, Call, Fault};
+use super::connector::Connector;
+use super::node::{BACKOFF, Node, Probed};
+use super::reply::Reply;
+use super::slots::SlotMap;
+use super::url::Address;
+use crate::base::metrics::METRICS;
+use crate::base::tasks::Backoff;
+use crate::base::{Clock, Now};
+use crate::state::reach::Reach;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// Whether scripts that write work there.
-static PROBE: Script = script!("probe.lua");
+/// How often a call is sent on to another node before it counts as unanswered. A slot that is moving to a node that does
+/// not know the script takes four.
+const HOPS: usize = 5;
 
-/// The way to one Redis.
+/// The way to one Redis or one Redis Cluster.
 pub(super) struct Link {
-    pool: Pool<RedisConnectionManager>,
-    held: Option<MultiplexedConnection>,
+    connector: Connector,
+    role: &'static str,
+    /// In front of the probes' keys.
+    probe: Vec<u8>,
     deadline: Duration,
+    /// Of a cluster in the order of the map's owners; others that calls were sent to come after them.
+    nodes: Vec<Node>,
+    map: Option<SlotMap>,
+    fetch: Option<Fetch>,
+    stale: bool,
+    next_seed: usize,
+    backoff: Backoff,
+    reach: Arc<Reach>,
+    barred: Option<Box<str>>,
+}
+
+type Fetch = Pin<Box<dyn Future<Output = Option<SlotMap>> + Send>>;
+
+/// Something about the servers is different now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Changed {
+    /// One came back, or was reached for the first time.
+    pub(super) returned: bool,
 }
 
 impl Link {
-    /// To the Redis at `url`. Connects when first used.
-    pub(super) fn new(url: &str, deadline: Duration) -> RedisResult<Self> {
-        let manager = RedisConnectionManager::new(redis::Client::open(url)?);
-        // The task keeps its connection: nothing is checked out for a round, so nothing is PINGed either.
-        let pool = Pool::builder().max_open(4).test_on_check_out(false).build(manager);
-        Ok(Self { pool, held: None, deadline })
-    }
-
-    /// Whether calls go out.
-    pub(super) fn is_up(&self) -> bool {
-        self.held.is_some()
-    }
-
-    /// Tries to reach it.
-    pub(super) async fn connect(&mut self) -> bool {
-        let got = tokio::time::timeout(Duration::from_secs(1), self.pool.get()).await;
-        self.held = got.ok().and_then(Result::ok).map(mobc_redis::mobc::Connection::into_inner);
-        self.held.is_some()
-    }
-
-    /// Sends all of them as one pipeline; an answer for each, in order.
-    pub(super) async fn round(&mut self, calls: &[Call]) -> Vec<Answer> {
-        let mut pipeline = Pipeline::with_capacity(calls.len());
-        for call in calls {
-            pipeline.add_command(call.cmd.clone());
-        }
-        let Some(values) = self.send(&pipeline, calls.len()).await else {
-            return vec![Err(Fault::Down); calls.len()];
+    /// Connects when driven by [`Link::changed`]. `probe`: the key that probes write to. `reach`: where it is published.
+    pub(super) fn new(
+        connector: Connector,
+        role: &'static str,
+        probe: Vec<u8>,
+        deadline: Duration,
+        reach: Arc<Reach>,
+    ) -> Self {
+        let backoff = Backoff::new(BACKOFF.0, BACKOFF.1, Clock::now().as_nanos());
+        let mut link = Self {
+            connector,
+            role,
+            probe,
+            deadline,
+            nodes: Vec::new(),
+            map: None,
+            fetch: None,
+            stale: false,
+            next_seed: 0,
+            backoff,
+            reach,
+            barred: None,
         };
-        let mut answers: Vec<Answer> = values.into_iter().map(judged).collect();
-        let again: Vec<usize> = (0..calls.len())
-            .filter(|&n| {
-                calls[n].script.is_some() && matches!(&answers[n], Err(Fault::Refused(why)) if why == "NOSCRIPT")
-            })
-            .collect();
-        if !again.is_empty() {
-            let mut pipeline = Pipeline::new();
-            for &n in &again {
-                pipeline.add_command(calls[n].script.map_or_else(redis::Cmd::new, super::call::Script::load));
-                pipeline.add_command(calls[n].cmd.clone());
+        if link.connector.target().is_cluster() {
+            link.stale = true;
+        } else {
+            let address = link.connector.target().seeds[0].clone();
+            link.add(address);
+        }
+        link
+    }
+
+    /// Whether calls go out to anybody.
+    pub(super) fn is_up(&self) -> bool {
+        self.nodes.iter().any(Node::is_up)
+    }
+
+    /// Says that nobody may use it, and why, although calls go out; or that all may again.
+    pub(super) fn bar(&mut self, why: Option<Box<str>>) {
+        if self.barred != why {
+            self.barred = why;
+            self.publish(Clock::now());
+        }
+    }
+
+    /// Sends all of them; an answer for each, in order.
+    pub(super) async fn round(&mut self, calls: &[Call]) -> Vec<Answer> {
+        let mut answers: Vec<Answer> = vec![Err(Fault::Down); calls.len()];
+        // (call, node, asking)
+        let mut todo: Vec<(usize, usize, bool)> = Vec::with_capacity(calls.len());
+        todo.extend((0..calls.len()).filter_map(|n| Some((n, self.owner(&calls[n].key)?, false))));
+        let began = Clock::now();
+        for _ in 0..HOPS {
+            if todo.is_empty() {
+                break;
             }
-            let values = self.send(&pipeline, again.len() * 2).await;
-            for (at, n) in again.into_iter().enumerate() {
-                answers[n] = values.as_ref().map_or(Err(Fault::Down), |values| judged(values[at * 2 + 1].clone()));
-            }
+            todo = self.hop(calls, &todo, &mut answers).await;
+        }
+        let now = Clock::now();
+        let unanswered = answers.iter().filter(|&answer| *answer == Err(Fault::Down)).count();
+        METRICS.redis_unanswered.add(unanswered as u64);
+        if unanswered == 0 {
+            self.reach.took(now.since(began));
+        } else {
+            self.publish(now);
         }
         answers
     }
 
-    async fn send(&mut self, pipeline: &Pipeline, count: usize) -> Option<Vec<Value>> {
-        let connection = self.held.as_mut()?;
-        let sent = tokio::time::timeout(self.deadline, connection.send_packed_commands(pipeline, 0, count)).await;
-        if let Ok(Ok(values)) = sent {
-            return Some(values);
+    /// Asks those for a sign of life that gave none for a while.
+    pub(super) async fn beat(&mut self) {
+        let now = Clock::now();
+        let beats: Vec<Option<Call>> =
+            self.nodes.iter().map(|node| node.beat_due().is_some_and(|due| due <= now).then(|| node.beat())).collect();
+        let asked = self.nodes.iter_mut().zip(&beats).filter_map(|(node, beat)| {
+            let beat = beat.as_ref()?;
+            Some(async move { node.trip(&[beat]).await })
+        });
+        all(asked.collect()).await;
+        if beats.iter().any(Option::is_some) {
+            self.publish(Clock::now());
         }
-        self.held = None;
-        None
+    }
+
+    /// When the next sign of life is due.
+    pub(super) fn beat_due(&self) -> Option<Now> {
+        self.nodes.iter().filter_map(Node::beat_due).min()
+    }
+
+    /// Drives probes and the map's fetching; returns when something changed. May be dropped and called again.
+    pub(super) async fn changed(&mut self) -> Changed {
+        std::future::poll_fn(|cx| self.poll_changed(cx)).await
+    }
+
+    fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<Changed> {
+        let mut changed = None;
+        for node in &mut self.nodes {
+            while let Poll::Ready(probed) = node.poll(cx) {
+                let returned = probed == Probed::Returned;
+                // It may be gone for good, and another have its slots.
+                self.stale |= !returned && self.map.is_some();
+                changed =
+                    Some(Changed { returned: returned || changed.is_some_and(|so_far: Changed| so_far.returned) });
+            }
+        }
+        if self.stale && self.fetch.is_none() {
+            self.fetch = Some(self.fetch_map());
+        }
+        if let Some(fetch) = &mut self.fetch
+            && let Poll::Ready(map) = fetch.as_mut().poll(cx)
+        {
+            self.fetch = None;
+            self.stale = map.is_none();
+            if let Some(map) = map {
+                self.backoff.reset();
+                self.adopt(map);
+            }
+            changed = changed.or(Some(Changed { returned: false }));
+        }
+        let Some(changed) = changed else { return Poll::Pending };
+        self.publish(Clock::now());
+        Poll::Ready(changed)
+    }
+
+    async fn hop(
+        &mut self,
+        calls: &[Call],
+        todo: &[(usize, usize, bool)],
+        answers: &mut [Answer],
+    ) -> Vec<(usize, usize, bool)> {
+        let asking = Call::new("ASKING", b"");
+        let trips = self.nodes.iter_mut().enumerate().filter_map(|(index, node)| {
+            let mine: Vec<_> = todo.iter().filter(|one| one.1 == index).collect();
+            (!mine.is_empty()).then(|| {
+                let mut sent = Vec::with_capacity(mine.len());
+                for &&(n, _, ask) in &mine {
+                    sent.extend(ask.then_some(&asking));
+                    sent.push(&calls[n]);
+                }
+                async move { (mine, node.trip(&sent).await) }
+            })
+        });
+        let mut on = Vec::new();
+        for (mine, replies) in all(trips.collect()).await {
+            let Some(replies) = replies else {
+                self.stale |= self.map.is_some();
+                continue;
+            };
+            let mut replies = replies.into_iter();
+            for &(n, _, ask) in mine {
+                if ask {
+                    replies.next();
+                }
+                match replies.next() {
+                    Some(Reply::Is(answer)) => answers[n] = answer,
+                    Some(Reply::Elsewhere { at, asking }) => {
+                        METRICS.redis_redirects.inc();
+                        self.stale |= !asking;
+                        on.extend(at.map(|at| (n, self.index(at), asking)));
+                    }
+                    Some(Reply::NoScript | Reply::Down(_)) | None => {}
+                }
+            }
+        }
+        on
+    }
+
+    fn owner(&self, key: &[u8]) -> Option<usize> {
+        match &self.map {
+            Some(map) => map.owner(key),
+            None => (!self.nodes.is_empty()).then_some(0),
+        }
+    }
+
+    /// The node there, added when it is not known yet.
+    fn index(&mut self, at: Address) -> usize {
+        let known = self.nodes.iter().position(|node| *node.server().address() == at);
+        known.unwrap_or_else(|| {
+            self.add(at);
+            self.nodes.len() - 1
+        })
+    }
+
+    fn add(&mut self, address: Address) {
+        let node = self.node(address, self.probe.clone());
+        self.nodes.push(node);
+    }
+
+    fn node(&self, address: Address, probe: Vec<u8>) -> Node {
+        Node::new(self.connector.server(address), self.role, probe, self.deadline)
+    }
+
+    /// Nodes as the map has them; those known already stay as they are.
+    fn adopt(&mut self, map: SlotMap) {
+        if self.map.as_ref() == Some(&map) {
+            return;
+        }
+        let mut known = std::mem::take(&mut self.nodes);
+        for (index, address) in map.owners.iter().enumerate() {
+            let there = known.iter().position(|node| node.server().address() == address);
+            // In a slot of its own, or it would send its probes away unread.
+            let probe = map.tag(index).map_or_else(Vec::new, |tag| format!(":{{{tag}}}").into_bytes());
+            let probe = [&self.probe[..], &probe].concat();
+            self.nodes.push(match there {
+                Some(there) => known.swap_remove(there).probed_with(probe),
+                None => self.node(address.clone(), probe),
+            });
+        }
+        self.map = Some(map);
+    }
+
+    fn fetch_map(&mut self) -> Fetch {
+        let mut known: Vec<Address> = self.nodes.iter().map(|node| node.server().address().clone()).collect();
+        known.extend(self.connector.target().seeds.iter().cloned());
+        let server = self.connector.server(known.swap_remove(self.next_seed % known.len()));
+        self.next_seed = self.next_seed.wrapping_add(1);
+        let wait = self.backoff.wait();
+        let wait = if self.map.is_none() && self.next_seed == 1 { Duration::ZERO } else { wait };
+        Box::pin(async move {
+            tokio::time::sleep(wait).await;
+            Connector::slots(&server).await.ok()
+        })
+    }
+
+    fn publish(&self, now: Now) {
+        let lacking = if self.nodes.is_empty() {
+            Some("no node of the Redis Cluster has been reached yet".to_owned())
+        } else {
+            self.nodes.iter().find_map(Node::lacking)
+        };
+        let usable = self.is_up() && self.barred.is_none();
+        self.reach.set(usable, lacking.as_deref().or(self.barred.as_deref()), now);
     }
 }
 
-fn judged(value: Value) -> Answer {
-    match value {
-        Value::ServerError(error) => Err(Fault::Refused(error.code().to_owned())),
-        value => Ok(value),
-    }
+/// Waits for all of them at once.
+async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+    let mut waiting: Vec<_> = futures.into_iter().map(|one| (Some(Box::pin(one)), None)).collect();
+    std::future::poll_fn(|cx| {
+        let mut ready = true;
+        for (future, output) in &mut waiting {
+            if let Some(running) = future {
+                match running.as_mut().poll(cx) {
+                    Poll::Ready(done) => (*future, *output) = (None, Some(done)),
+                    Poll::Pending => ready = false,
+                }
+            }
+        }
+        if ready { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    waiting.into_iter().filter_map(|(_, output)| output).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cluster::codec::Names;
-    use crate::cluster::testing::RedisServer;
+#[path = "link_tests.rs"]
+mod tests;
 
-    #[tokio::test]
-    async fn a_script_that_the_server_does_not_know_is_loaded_on_the_way() {
-        let server = RedisServer::start();
-        let mut link = Link::new(&server.url(), Duration::from_secs(5)).unwrap();
-        assert!(link.connect().await);
-        let names = Names::new("t");
-        let calls =
-            [Call::new("SET", b"a").arg("a").arg(1), PROBE.call(&[&names.probe()]), Call::new("GET", b"a").arg("a")];
-        for _ in 0..2 {
-            let answers = link.round(&calls).await;
-            assert_eq!(answers[0], Ok(Value::Okay));
-            assert!(matches!(answers[1], Ok(Value::Int(micros)) if micros > 1_600_000_000_000_000), "{answers:?}");
-            assert_eq!(answers[2], Ok(Value::BulkString(b"1".to_vec())));
-            server.command("SCRIPT FLUSH");
-        }
-    }
-}
+#[cfg(test)]
+#[path = "link_cluster_tests.rs"]
+mod cluster_tests;

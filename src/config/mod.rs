@@ -76,6 +76,8 @@ pub struct Settings {
     pub dedup_ttl: Duration,
     /// Bytes of finished answers kept at most.
     pub dedup_max_bytes: usize,
+    /// Identical requests on several instances become one call, too.
+    pub dedup_cluster: bool,
     /// Off, the built-in embedding, or an embeddings model.
     pub semantic_cache: SemanticMode,
     /// Cosine similarity from which two questions count as one.
@@ -222,6 +224,7 @@ impl Default for Settings {
             dedup: DedupMode::Auto,
             dedup_ttl: Duration::from_secs(60),
             dedup_max_bytes: 64 << 20,
+            dedup_cluster: false,
             semantic_cache: SemanticMode::Off,
             semantic_cache_threshold: 0.95,
             semantic_cache_ttl: Duration::from_secs(3600),

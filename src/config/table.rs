@@ -205,6 +205,13 @@ pub static ROWS: &[Row] = &[
         put(&mut s.dedup_max_bytes, v.memory(0))
     }),
     row(
+        "dedup_cluster",
+        "MERIDO_DEDUP_CLUSTER",
+        "With Redis: identical requests that run at the same time on several instances become one call, too. Whoever \
+         waits gets the answer when it is whole, streams included.",
+        |s, v, _| put(&mut s.dedup_cluster, v.truth()),
+    ),
+    row(
         "semantic_cache",
         "MERIDO_SEMANTIC_CACHE",
         "`off`, `builtin`, or `provider/model` of an embeddings model. Per instance.",

@@ -1,22 +1,26 @@
 //! The caller's limits: one decision, charged before a provider is asked.
 //!
-//! What is reserved here is put right when the request settles. A refusal tells which limit and when to come back.
+//! What is reserved here is put right when the request settles. A refusal tells which limit and when to come back. Where
+//! others share the limits and no lease is in hand, this is the one step that waits for Redis: under a deadline, then
+//! the policy decides. Refused because nobody could tell (`closed`) is our fault: 503 with `Retry-After`, never 429.
 
 use super::auth::Caller;
 use super::settle::Ticket;
 use super::{Proxy, Shared, settle};
 use crate::base::metrics::METRICS;
 use crate::base::{Clock, Error, ErrorKind};
-use crate::config::Settings;
+use crate::config::{OnRedisDown, Settings};
 use crate::dialect::Dialect;
 use crate::dialect::usage::Usage;
 use crate::routing::Target;
 use crate::state::buckets::{Limits, Which};
 use crate::state::dedup;
+use crate::state::desk::Policy;
 use crate::state::limit_headers::{Family, for_each};
-use crate::state::limiter::LimitHeaders;
+use crate::state::limiter::{Decision, LimitHeaders, Taken, Waiting};
 use crate::state::subject::Subject;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use std::time::Duration;
 
 /// What keys without limits of their own, and anonymous callers, may use.
 pub fn default_limits(settings: &Settings) -> Limits {
@@ -28,6 +32,15 @@ pub fn default_limits(settings: &Settings) -> Limits {
     }
 }
 
+/// What limits do while Redis is away.
+pub fn limit_policy(settings: &Settings) -> Policy {
+    match settings.rate_limit_on_redis_down {
+        OnRedisDown::Open => Policy::Open,
+        OnRedisDown::Local => Policy::Local,
+        OnRedisDown::Closed => Policy::Closed,
+    }
+}
+
 /// How much of finished answers and calls in flight is kept for identical requests.
 pub fn dedup_limits(settings: &Settings) -> dedup::Limits {
     let kept = settings.dedup_max_bytes;
@@ -35,7 +48,7 @@ pub fn dedup_limits(settings: &Settings) -> dedup::Limits {
 }
 
 /// Takes what the request needs from its caller's limits and leaves it in the ticket. `estimate`: prompt and output.
-pub(super) fn take(shared: &Shared, ticket: &mut Ticket, estimate: u64) -> Result<(), Error> {
+pub(super) async fn take(shared: &Shared, ticket: &mut Ticket, estimate: u64) -> Result<(), Error> {
     let (subject, limits) = match &ticket.caller {
         Caller::Key(key) => (Subject::Key(key.id), Limits::of(key, &shared.limits)),
         Caller::Anonymous(addr) => (Subject::Addr((*addr).into()), shared.limits),
@@ -44,7 +57,11 @@ pub(super) fn take(shared: &Shared, ticket: &mut Ticket, estimate: u64) -> Resul
     if limits.is_none() {
         return Ok(());
     }
-    let decision = shared.limiter.take(subject, &limits, ticket.id, estimate, ticket.started);
+    let decision = match shared.limiter.ask(subject, &limits, ticket.id, estimate, ticket.started) {
+        Taken::Now(decision) => decision,
+        // Rare, and large: its future must not make every request's larger.
+        Taken::Later(waiting) => Box::pin(word(waiting, shared.settings.redis_deadline)).await,
+    };
     ticket.limits = Some(decision.headers);
     match decision.outcome {
         Ok(reservation) => {
@@ -52,16 +69,30 @@ pub(super) fn take(shared: &Shared, ticket: &mut Ticket, estimate: u64) -> Resul
             Ok(())
         }
         Err(refusal) => {
-            METRICS.rate_limited.inc();
+            if refusal.which != Which::Away {
+                METRICS.rate_limited.inc();
+            }
             let what = match refusal.which {
                 Which::Requests => "requests per minute",
                 Which::Tokens => "tokens per minute",
                 Which::Parallel => "requests at once",
+                Which::Away => {
+                    let why = "limits cannot be checked at the moment";
+                    return Err(Error::new(ErrorKind::Unavailable, why).retry_after(refusal.retry_after));
+                }
                 Which::Budget => return Err(Error::new(ErrorKind::BudgetExceeded, "the budget is spent")),
             };
             Err(Error::new(ErrorKind::RateLimited, format!("rate limit reached: {what}"))
                 .retry_after(refusal.retry_after))
         }
+    }
+}
+
+/// The cluster's word, or the policy's once the deadline has passed.
+async fn word(mut waiting: Waiting, deadline: Duration) -> Decision {
+    match tokio::time::timeout(deadline, &mut waiting.answer).await {
+        Ok(Ok(decision)) => decision,
+        Ok(Err(_)) | Err(_) => waiting.alone(Clock::now()),
     }
 }
 

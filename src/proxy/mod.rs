@@ -9,6 +9,7 @@ mod attempt;
 mod auth;
 mod dedup;
 mod demo;
+mod elsewhere;
 mod embeddings;
 mod events;
 mod headers;
@@ -20,6 +21,8 @@ mod relay;
 mod replay;
 mod semantic;
 mod settle;
+mod timeline;
+mod trial;
 
 use crate::base::ids::RequestIds;
 use crate::base::tasks::Drain;
@@ -30,11 +33,12 @@ use crate::dialect::{Dialect, Endpoint, estimate};
 use crate::routing::Dice;
 use crate::server::body::Incoming;
 use crate::server::{Body, Peer, body};
+use crate::state::breakers::Breakers;
 use crate::state::buckets::Limits;
 use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
 use crate::state::catalog::{Catalog, Directory};
-use crate::state::dedup::{Claim, Dedup, Fingerprints};
+use crate::state::dedup::{Claim, Dedup, Elsewhere, Fingerprints};
 use crate::state::delta::Delta;
 use crate::state::limiter::Limiter;
 use crate::state::outbox::Outbox;
@@ -48,7 +52,7 @@ use bytes::Bytes;
 use http::header::HeaderValue;
 use http::request::Parts;
 use hyper::{Request, Response};
-pub use limit::{dedup_limits, default_limits};
+pub use limit::{dedup_limits, default_limits, limit_policy};
 use parking_lot::Mutex;
 pub use semantic::Similar;
 use settle::Ticket;
@@ -70,12 +74,16 @@ pub struct Shared {
     pub budgets: Arc<Budgets>,
     /// Calls in flight and finished answers.
     pub dedup: Arc<Dedup>,
+    /// Finished answers of other instances.
+    pub elsewhere: Elsewhere,
     /// Answers to similar questions; `None`: off.
     pub semantic: Option<Arc<Similar>>,
     /// Makes their fingerprints.
     pub fingerprints: Fingerprints,
     /// The way out to other instances.
     pub outbox: Outbox<Delta>,
+    /// What instances count and claim together.
+    pub breakers: Breakers,
     /// The limits of who has none of its own.
     pub limits: Limits,
     /// The name that totals of requests without a target go under.
@@ -207,7 +215,7 @@ impl Proxy {
         ticket.stream = peek.stream.unwrap_or(false) || endpoint == Endpoint::StreamGenerate;
         ticket.estimate = estimate::prompt_tokens(body.len());
         let stream = ticket.stream;
-        limit::take(&self.shared, ticket, estimate::reservation(body.len(), peek.max_output))?;
+        limit::take(&self.shared, ticket, estimate::reservation(body.len(), peek.max_output)).await?;
         let question = Question { endpoint, parts, body, peek, stream };
         let claim = dedup::claim(self, &question, ticket)?;
         Ok((question, claim))

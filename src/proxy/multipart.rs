@@ -58,7 +58,7 @@ impl Proxy {
             .ok_or_else(|| Error::malformed("the form field `model` is not a model's name").param("model"))?;
         ticket.requested_model = Arc::from(model);
         ticket.estimate = estimate::prompt_tokens(length.unwrap_or(0).min(1 << 20) as usize);
-        limit::take(&self.shared, ticket, ticket.estimate)?;
+        limit::take(&self.shared, ticket, ticket.estimate).await?;
         let form = Form { head, range, rest: incoming, length, limit };
         attempt::upload(self, &parts, form, ticket).await
     }

@@ -260,8 +260,10 @@ where
                 Err(error) => error.is_parse(),
             };
             if lingers && let Stage::Http(http) = std::mem::replace(&mut self.stage, Stage::Over) {
+                // What hyper still held of a request lets go here, and sets a deadline of its own.
+                let socket = http.into_parts().io.into_inner().into_inner();
                 self.state.deadline.set(self.state.patience());
-                self.stage = Stage::Linger(Linger::new(http.into_parts().io.into_inner().into_inner()));
+                self.stage = Stage::Linger(Linger::new(socket));
             }
         }
         match &mut self.stage {
@@ -287,7 +289,9 @@ where
         if self.finish() && self.step(cx).is_ready() {
             return Poll::Ready(());
         }
-        self.state.read_on(cx);
+        if matches!(self.stage, Stage::Http(_)) {
+            self.state.read_on(cx);
+        }
         // Slow head, idle too long, or a client that stopped reading: dropping the connection cancels all of it.
         if self.state.deadline.poll_passed(cx) {
             return Poll::Ready(());

@@ -4,11 +4,14 @@
 //! `n` a minute refills exactly `n` parts a microsecond: no rounding, however time is cut. Nothing in here locks;
 //! `limiter` holds each [`Purse`] behind one lock and decides under it in one go.
 //!
-//! Made to carry leases later: a lease is an amount moved out of `balance`, and a [`Purse`] refills towards whatever
-//! capacity is left by then; callers see only [`Purse::take`] and [`Purse::settle`].
+//! In a cluster a purse has a [`Lease`] as well: its buckets are then what Redis was last heard to hold, and requests are
+//! paid from the lease (`lease`).
 
+use super::desk::Desk;
+use super::lease::Lease;
 use crate::base::Now;
 use crate::state::catalog::Key;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a key or an anonymous address may use. 0 = no such limit.
@@ -30,6 +33,9 @@ const UNIT: i64 = 60_000_000;
 /// The deepest debt, in parts: a provider's absurd token count must not overflow, it may keep a key out for long.
 const DEEPEST: i64 = i64::MIN / 4;
 
+/// Parts of ours in one of Redis': there a request has 60,000, so that all of it stays below 2⁵³.
+const REDIS: i64 = 1_000;
+
 /// One bucket. `per_minute` 0: never had a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Bucket {
@@ -42,14 +48,16 @@ pub(crate) struct Bucket {
 }
 
 /// The buckets and the running count of one limited thing.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Purse {
-    limits: Limits,
+    pub(crate) limits: Limits,
     /// Microseconds, as `Now`'s.
     refilled: u64,
     pub(crate) requests: Bucket,
     pub(crate) tokens: Bucket,
     pub(crate) running: u32,
+    /// Its account with the cluster, if there is one.
+    pub(crate) lease: Option<Box<Lease>>,
 }
 
 /// Which limit said no.
@@ -63,6 +71,8 @@ pub enum Which {
     Parallel,
     /// Dollars.
     Budget,
+    /// Nobody could tell: Redis is away, and the policy is `closed`.
+    Away,
 }
 
 impl Limits {
@@ -103,7 +113,7 @@ impl Bucket {
         self.balance = if first { self.capacity } else { self.balance.min(self.capacity) };
     }
 
-    fn refill(&mut self, micros: i64) {
+    pub(crate) fn refill(&mut self, micros: i64) {
         let inflow = micros.saturating_mul(i64::from(self.per_minute));
         self.balance = self.balance.saturating_add(inflow).min(self.capacity);
     }
@@ -126,7 +136,7 @@ impl Bucket {
     }
 
     /// Gives `reserved` back and takes `actual`: exactly, debt and all.
-    fn adjust(&mut self, reserved: u64, actual: u64) {
+    pub(crate) fn adjust(&mut self, reserved: u64, actual: u64) {
         let difference = i128::from(reserved) - i128::from(actual);
         let parts = (difference * i128::from(UNIT)).clamp(i128::from(DEEPEST), i128::from(i64::MAX)) as i64;
         self.balance = self.balance.saturating_add(parts).clamp(DEEPEST, self.capacity);
@@ -135,6 +145,11 @@ impl Bucket {
     /// Whole ones in it; none while in debt.
     pub(crate) const fn whole(&self) -> u64 {
         if self.balance > 0 { (self.balance / UNIT) as u64 } else { 0 }
+    }
+
+    /// Whole ones that flow in within `time`.
+    pub(crate) const fn inflow(&self, time: Duration) -> u64 {
+        time.as_micros() as u64 * self.per_minute as u64 / UNIT as u64
     }
 
     /// Whole ones it holds at most.
@@ -157,6 +172,55 @@ impl Bucket {
         self.time_to(self.capacity)
     }
 
+    /// `n` in parts.
+    pub(crate) const fn parts(n: i64) -> i64 {
+        n.saturating_mul(UNIT)
+    }
+
+    /// Parts in it.
+    pub(crate) const fn balance(&self) -> i64 {
+        self.balance
+    }
+
+    /// The same bucket with `balance` parts in it.
+    pub(crate) const fn with(self, balance: i64) -> Self {
+        Self { balance, ..self }
+    }
+
+    /// With `parts` more in it, however many it holds.
+    pub(crate) const fn plus(self, parts: i64) -> Self {
+        self.with(self.balance.saturating_add(parts))
+    }
+
+    /// The same bucket, full.
+    pub(crate) const fn full(self) -> Self {
+        self.with(self.capacity)
+    }
+
+    /// One of `n` parts of it, but room for one request at least. It refills as the whole does: time must be shared out.
+    pub(crate) fn part_of(self, n: u32) -> Self {
+        let n = i64::from(n.max(1));
+        let capacity = (self.capacity / n).max(UNIT.min(self.capacity));
+        Self { balance: (self.balance / n).min(capacity), capacity, per_minute: self.per_minute }
+    }
+
+    /// With what is in it, cut to `other`'s measure.
+    pub(crate) fn like(self, other: &Self) -> Self {
+        other.with(self.balance.min(other.capacity))
+    }
+
+    /// What is in it, as Redis counts: 1,000 times coarser.
+    pub(crate) const fn for_redis(&self) -> i64 {
+        self.balance.div_euclid(REDIS)
+    }
+
+    /// Redis says what is in it.
+    pub(crate) fn set_from_redis(&mut self, parts: i64) {
+        if self.per_minute > 0 {
+            self.balance = parts.saturating_mul(REDIS).clamp(DEEPEST, self.capacity);
+        }
+    }
+
     const fn is_full(&self) -> bool {
         self.balance >= self.capacity
     }
@@ -173,6 +237,9 @@ impl Purse {
     #[cold]
     fn set(&mut self, limits: &Limits) {
         self.limits = *limits;
+        if let Some(lease) = self.lease.as_deref_mut() {
+            lease.forget_refusals();
+        }
         self.requests.set(limits.rpm, limits.requests_at_once());
         self.tokens.set(limits.tpm, limits.tpm);
     }
@@ -228,21 +295,30 @@ impl Purse {
         }
     }
 
-    /// Replaces `reserved` tokens by the `actual` ones.
-    pub(crate) fn settle(&mut self, reserved: u64, actual: u64, now: Now) {
+    /// Replaces `reserved` tokens by the `actual` ones. The desk, when the cluster should hear of it within a while.
+    pub(crate) fn settle(&mut self, reserved: u64, actual: u64, now: Now) -> Option<Arc<Desk>> {
+        if let Some(lease) = self.lease.as_deref_mut() {
+            return lease.settle(reserved, actual);
+        }
         self.refill(now);
         self.tokens.adjust(reserved, actual);
+        None
     }
 
-    /// Gives the slot back.
-    pub(crate) fn leave(&mut self) {
+    /// Gives the slot back. The desk, when others could use it, and whether at once.
+    pub(crate) fn leave(&mut self) -> Option<(Arc<Desk>, bool)> {
         self.running = self.running.saturating_sub(1);
+        if self.limits.max_parallel == 0 {
+            return None;
+        }
+        self.lease.as_deref_mut()?.freed(self.running)
     }
 
     /// Forgetting it now would change no answer.
     pub(crate) fn is_idle(&mut self, now: Now) -> bool {
         self.refill(now);
-        self.running == 0 && self.requests.is_full() && self.tokens.is_full()
+        let settled = self.lease.as_deref().is_none_or(|lease| lease.is_idle(now));
+        self.running == 0 && self.requests.is_full() && self.tokens.is_full() && settled
     }
 }
 

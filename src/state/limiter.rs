@@ -10,16 +10,42 @@ use crate::base::sync::Mutex;
 use crate::base::{KeyId, Now, RequestId};
 use crate::state::attempts::Attempts;
 use crate::state::buckets::{Bucket, Limits, Purse, Which};
+use crate::state::desk::{Account, Desk};
+use crate::state::lease::{Ask, Step};
 use crate::state::subject::{Net, Subject};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// All limits of this instance. Shared by all cores.
 #[derive(Debug)]
 pub struct Limiter {
     keys: Stripes<KeyId, Arc<Mutex<Purse>>>,
     addrs: Stripes<Net, Arc<Mutex<Purse>>>,
+    /// Where the cluster is asked; `None`: this instance is alone.
+    desk: Option<Arc<Desk>>,
+}
+
+/// What [`Limiter::ask`] comes to.
+#[derive(Debug)]
+pub enum Taken {
+    /// Decided here and now.
+    Now(Decision),
+    /// Only the cluster can tell.
+    Later(Waiting),
+}
+
+/// A request that waits for the cluster's word. Dropping it is leaving.
+#[derive(Debug)]
+pub struct Waiting {
+    desk: Arc<Desk>,
+    purse: Arc<Mutex<Purse>>,
+    limits: Limits,
+    id: RequestId,
+    estimate: u64,
+    /// The word, unless nobody is there to give it.
+    pub answer: oneshot::Receiver<Decision>,
 }
 
 /// The answer to one request.
@@ -79,6 +105,18 @@ pub struct Reservation {
     /// Tokens charged in advance and not yet replaced; `None`: tokens are not limited.
     reserved: Option<u64>,
     recorded: Attempts,
+    via: Via,
+}
+
+/// Who set a reservation's tokens aside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Via {
+    /// The purse's own buckets, or Redis through its lease.
+    Purse,
+    /// This instance's share of the limits, while Redis was away.
+    Share,
+    /// Nobody: let in while Redis was away.
+    Free,
 }
 
 /// Purses of anonymous addresses per stripe: 64 × 1,024 of them, about 10 MB at most.
@@ -88,7 +126,12 @@ const STRIPES: usize = 64;
 impl Limiter {
     /// No purse yet.
     pub fn new() -> Self {
-        Self { keys: Stripes::new(STRIPES), addrs: Stripes::new(STRIPES) }
+        Self { keys: Stripes::new(STRIPES), addrs: Stripes::new(STRIPES), desk: None }
+    }
+
+    /// One that shares its limits through `desk`.
+    pub fn shared(desk: Arc<Desk>) -> Self {
+        Self { desk: Some(desk), ..Self::new() }
     }
 
     /// May `subject` make one more request of about `estimate` tokens (prompt and output together)? Charges one
@@ -105,10 +148,57 @@ impl Limiter {
         };
         let headers = LimitHeaders::of(limits, &requests, &tokens);
         let outcome = match outcome {
-            Ok(reserved) => Ok(Reservation { purse, id, reserved, recorded: Attempts::default() }),
+            Ok(reserved) => Ok(Reservation::new(purse, id, reserved, Via::Purse)),
             Err(which) => Err(Refusal { which, retry_after: wait(which, &requests, &tokens, estimate) }),
         };
         Decision { outcome, headers }
+    }
+
+    /// The same for an instance that may have others beside it: paid from a lease in hand, refused by what Redis said a
+    /// moment ago, decided by policy while it is away, or else to be waited for.
+    pub fn ask(&self, subject: Subject, limits: &Limits, id: RequestId, estimate: u64, now: Now) -> Taken {
+        let Some(desk) = &self.desk else { return Taken::Now(self.take(subject, limits, id, estimate, now)) };
+        let purse = self.purse(subject, limits, now);
+        let (step, list, (requests, tokens)) = {
+            let mut held = purse.lock();
+            held.refresh(limits, now);
+            let (step, low) = held.spend(estimate, now);
+            if low && let Some(lease) = held.lease.as_deref_mut() {
+                lease.listed = true;
+            }
+            (step, low, held.shown())
+        };
+        if list {
+            desk.list(Account(Arc::clone(&purse)), false);
+        }
+        let outcome = match step {
+            Step::Paid(reserved) => Ok(Reservation::new(purse, id, reserved, Via::Purse)),
+            Step::Refused(which) => Err(Refusal { which, retry_after: wait(which, &requests, &tokens, estimate) }),
+            Step::Ask => return Self::wait(desk, purse, limits, id, estimate, now),
+        };
+        Taken::Now(Decision { outcome, headers: LimitHeaders::of(limits, &requests, &tokens) })
+    }
+
+    #[cold]
+    fn wait(
+        desk: &Arc<Desk>,
+        purse: Arc<Mutex<Purse>>,
+        limits: &Limits,
+        id: RequestId,
+        estimate: u64,
+        now: Now,
+    ) -> Taken {
+        let seat = if desk.is_down() { None } else { desk.seat() };
+        let Some(seat) = seat else { return Taken::Now(desk.alone(&purse, limits, id, estimate, now)) };
+        let (reply, answer) = oneshot::channel();
+        let list = {
+            let mut held = purse.lock();
+            held.lease.as_deref_mut().is_some_and(|lease| lease.wait(Ask { id, tokens: estimate, reply, _seat: seat }))
+        };
+        if list {
+            desk.list(Account(Arc::clone(&purse)), true);
+        }
+        Taken::Later(Waiting { desk: Arc::clone(desk), purse, limits: *limits, id, estimate, answer })
     }
 
     /// Forgets what needs no remembering in one stripe, the `tick`-th in turn: full buckets without a request in
@@ -129,9 +219,15 @@ impl Limiter {
 
     fn purse(&self, subject: Subject, limits: &Limits, now: Now) -> Arc<Mutex<Purse>> {
         match subject {
-            Subject::Key(key) => find(&self.keys, key, usize::MAX, limits, now),
-            Subject::Addr(net) => find(&self.addrs, net, ADDRS_PER_STRIPE, limits, now),
+            Subject::Key(key) => find(&self.keys, key, usize::MAX, || self.new_purse(subject, limits, now)),
+            Subject::Addr(net) => find(&self.addrs, net, ADDRS_PER_STRIPE, || self.new_purse(subject, limits, now)),
         }
+    }
+
+    fn new_purse(&self, subject: Subject, limits: &Limits, now: Now) -> Purse {
+        let mut purse = Purse::new(limits, now);
+        purse.lease = self.desk.as_ref().map(|desk| desk.lease(subject));
+        purse
     }
 }
 
@@ -139,8 +235,7 @@ fn find<K: Hash + Eq + Copy>(
     table: &Stripes<K, Arc<Mutex<Purse>>>,
     key: K,
     most: usize,
-    limits: &Limits,
-    now: Now,
+    make: impl FnOnce() -> Purse,
 ) -> Arc<Mutex<Purse>> {
     table.with(&key, |stripe| {
         if let Some(purse) = stripe.get(&key) {
@@ -153,30 +248,41 @@ fn find<K: Hash + Eq + Copy>(
                 (Arc::strong_count(purse) == 1).then(|| purse.lock().requests.time_to_full().as_micros() as u64)
             });
         }
-        let purse = Arc::new(Mutex::new(Purse::new(limits, now)));
+        let purse = Arc::new(Mutex::new(make()));
         stripe.insert(key, Arc::clone(&purse));
         purse
     })
 }
 
-fn wait(which: Which, requests: &Bucket, tokens: &Bucket, estimate: u64) -> Duration {
+pub(crate) fn wait(which: Which, requests: &Bucket, tokens: &Bucket, estimate: u64) -> Duration {
     match which {
         Which::Requests => requests.time_to_cover(1),
         Which::Tokens => tokens.time_to_cover(estimate),
-        Which::Parallel => Duration::from_secs(1),
+        Which::Parallel | Which::Away => Duration::from_secs(1),
         Which::Budget => Duration::ZERO,
     }
 }
 
 impl LimitHeaders {
-    fn of(limits: &Limits, requests: &Bucket, tokens: &Bucket) -> Self {
+    pub(crate) fn of(limits: &Limits, requests: &Bucket, tokens: &Bucket) -> Self {
         let quota =
             |bucket: &Bucket| Quota { limit: bucket.holds(), remaining: bucket.whole(), reset: bucket.time_to_full() };
         Self { requests: (limits.rpm > 0).then(|| quota(requests)), tokens: (limits.tpm > 0).then(|| quota(tokens)) }
     }
 }
 
+impl Waiting {
+    /// No word came, in time or at all: the policy decides.
+    pub fn alone(self, now: Now) -> Decision {
+        self.desk.alone(&self.purse, &self.limits, self.id, self.estimate, now)
+    }
+}
+
 impl Reservation {
+    pub(crate) fn new(purse: Arc<Mutex<Purse>>, id: RequestId, reserved: Option<u64>, via: Via) -> Self {
+        Self { purse, id, reserved, recorded: Attempts::default(), via }
+    }
+
     /// The request it was made for.
     pub const fn id(&self) -> RequestId {
         self.id
@@ -194,7 +300,21 @@ impl Reservation {
             return false;
         }
         if let Some(reserved) = self.reserved.as_mut() {
-            self.purse.lock().settle(std::mem::take(reserved), tokens, now);
+            let reserved = std::mem::take(reserved);
+            let news = {
+                let mut purse = self.purse.lock();
+                match self.via {
+                    Via::Purse => purse.settle(reserved, tokens, now),
+                    Via::Share => {
+                        purse.settle_share(reserved, tokens);
+                        None
+                    }
+                    Via::Free => None,
+                }
+            };
+            if let Some(desk) = news {
+                desk.list_later(Account(Arc::clone(&self.purse)));
+            }
         }
         true
     }
@@ -214,7 +334,10 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.purse.lock().leave();
+        let news = self.purse.lock().leave();
+        if let Some((desk, urgent)) = news {
+            desk.list(Account(Arc::clone(&self.purse)), urgent);
+        }
     }
 }
 

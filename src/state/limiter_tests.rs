@@ -24,7 +24,7 @@ fn racy(limiter: &Limiter, limits: &Limits, estimate: u64, now: Now) -> Option<R
     #[cfg(not(feature = "shuttle"))]
     std::thread::yield_now();
     let reserved = refused.is_none().then(|| purse.lock().charge(estimate))?;
-    Some(Reservation { purse, id: id(0), reserved, recorded: Attempts::default() })
+    Some(Reservation { purse, id: id(0), reserved, recorded: Attempts::default(), via: Via::Purse })
 }
 
 fn honest(limiter: &Limiter, limits: &Limits, estimate: u64, now: Now) -> Option<Reservation> {

@@ -92,7 +92,8 @@ impl<T: Tell> Outbox<T> {
     }
 
     /// A way out with room for `most` keys told, subjects spent for, and asks each; and its two receiving ends. `bell` wakes
-    /// whoever holds them: soon for tells and spends, at once for asks.
+    /// whoever holds them: soon for spends, at once for asks and for tells: those are rare, and every instance that does not
+    /// know of a rest yet runs into what it is about.
     pub fn open(most: usize, bell: Arc<Bell>) -> (Self, Tells<T>, Asks) {
         let most = most.max(1);
         let (asks, answers) = mpsc::channel(most);
@@ -121,7 +122,7 @@ impl<T: Tell> Outbox<T> {
         }
         waiting.tells.insert(key, tell);
         drop(waiting);
-        hatch.bell.soon();
+        hatch.bell.ring();
     }
 
     /// Adds to what `subject` has used.
@@ -150,6 +151,14 @@ impl<T: Tell> Outbox<T> {
         }
         hatch.bell.ring();
         Some(answer)
+    }
+
+    /// How many tells, spends and asks wait to be taken.
+    pub fn waiting(&self) -> usize {
+        let Some(hatch) = &self.0 else { return 0 };
+        let asks = hatch.asks.max_capacity() - hatch.asks.capacity();
+        let waiting = hatch.waiting.lock();
+        waiting.tells.len() + waiting.spends.len() + asks
     }
 
     /// How many tells, spends and asks found no room.

@@ -35,6 +35,7 @@ pub use writer::Writer;
 use crate::base::seal::{self, DataKey};
 use crate::base::{AccountId, Clock, KeyId, Secret, TokenId, VirtualModelId};
 use crate::config::{RouteSpec, Settings};
+use crate::state::news::{Herald, Kind, News};
 use embedded::Embedded;
 use engine::Engine;
 use master::MasterSource;
@@ -46,7 +47,7 @@ use rows::{
 use seals::{Seals, record};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -71,7 +72,7 @@ pub struct Store {
     engine: Engine,
     seals: Arc<Seals>,
     bell: Arc<Notify>,
-    changed: Arc<Notify>,
+    herald: Arc<OnceLock<Herald>>,
 }
 
 impl From<&Settings> for StoreConfig {
@@ -127,7 +128,7 @@ impl Store {
                 (Engine::Embedded(engine), seals)
             }
         };
-        Ok(Self { engine, seals: Arc::new(seals), bell: Arc::default(), changed: Arc::default() })
+        Ok(Self { engine, seals: Arc::new(seals), bell: Arc::default(), herald: Arc::default() })
     }
 
     /// Makes the refresher look at once. This handle (and its clones) ring it after each change of the catalog; so may
@@ -136,10 +137,11 @@ impl Store {
         Arc::clone(&self.bell)
     }
 
-    /// Rings when this handle (or a clone of it) changed the catalog, and only then: whoever tells other instances
-    /// waits here, and no news of theirs comes back as ours.
-    pub fn changed(&self) -> Arc<Notify> {
-        Arc::clone(&self.changed)
+    /// Tells other instances of each change this handle (or a clone of it) makes to the catalog, from now on. News of
+    /// theirs rings [`Store::bell`] only, and so never comes back as ours.
+    pub fn tell_of_changes(&self, herald: Herald) {
+        // A second one has nobody else to tell.
+        let _ = self.herald.set(herald);
     }
 
     /// Where it is, for people; holds no password.
@@ -406,7 +408,9 @@ impl Store {
     fn rung<T>(&self, done: Result<T>) -> Result<T> {
         if done.is_ok() {
             self.bell.notify_one();
-            self.changed.notify_one();
+            if let Some(herald) = self.herald.get() {
+                herald.tell(News::new(Kind::CATALOG, []));
+            }
         }
         done
     }

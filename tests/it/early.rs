@@ -2,11 +2,13 @@
 //! arrives where it does not, and what nobody reads is bounded in bytes, time and memory.
 
 use crate::support::client::{Answer, Conn, get};
-use crate::support::gateway::{Setup, TestGateway, named};
+use crate::support::gateway::{Setup, TestGateway, block_on, named};
 use crate::support::process::Process;
 use crate::support::provider::{Provider, chat};
+use crate::support::tls::Certificate;
 use merido::store::rows::KeySpec;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const CHAT: &str = "/v1/chat/completions";
 const BODY: &[u8] = br#"{"model":"openai/gpt-4o-mini","messages":[]}"#;
@@ -72,6 +74,29 @@ fn a_body_that_comes_after_its_answer_leaves_the_connection_alive() {
     assert_eq!(late(&mut conn, &head(CHAT, &length), BODY).status, 401);
     std::thread::sleep(Duration::from_millis(1200));
     lives(&mut conn);
+}
+
+#[test]
+fn over_tls_it_is_the_same() {
+    let certificate = Certificate::new();
+    let gateway = certificate.on(Setup::new().with(|set| set.require_api_key = Some(true))).start();
+    block_on(async {
+        let mut client = certificate.connect(gateway.addr, "http/1.1").await.unwrap();
+        for length in [BODY.len(), 4 << 20] {
+            client.write_all(&head(CHAT, &format!("content-length: {length}\r\n"))).await.unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"}}") {
+                assert!(client.read_buf(&mut answer).await.unwrap() > 0);
+            }
+            let text = String::from_utf8(answer).unwrap();
+            assert!(text.starts_with("HTTP/1.1 401 "), "{text}");
+            assert_eq!(text.contains("connection: close"), length > BODY.len(), "{text}");
+            client.write_all(&vec![b' '; length]).await.unwrap();
+        }
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.unwrap();
+        assert!(rest.is_empty(), "closed in order");
+    });
 }
 
 #[test]

@@ -128,7 +128,7 @@ fn every_row_sets_a_field_of_its_own() {
         "admin_listen" => "127.0.0.1:1",
         "master_key" | "master_key_previous" | "dashboard_password_hash" => "secret",
         "rate_limit_on_redis_down" => "closed",
-        "allow_open_admin" | "require_api_key" | "demo" => "true",
+        "allow_open_admin" | "require_api_key" | "demo" | "dedup_cluster" => "true",
         "trusted_proxies" => "10.0.0.0/8",
         "routes" => r#"[{"name":"a","targets":[{"model":"x/y"}]}]"#,
         "dedup" | "access_log" => "all",

@@ -7,6 +7,7 @@ pub mod postgres;
 pub mod process;
 pub mod provider;
 pub mod redis;
+pub mod redis_cluster;
 pub mod tls;
 
 use std::time::{Duration, Instant};

@@ -92,10 +92,15 @@ impl RedisServer {
     fn try_command(&self, line: &str) -> std::io::Result<String> {
         let mut socket = TcpStream::connect_timeout(&self.addr, Duration::from_secs(5))?;
         socket.set_read_timeout(Some(Duration::from_secs(5)))?;
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let mut packed = format!("*{}\r\n", words.len());
-        for word in words {
-            let _ = write!(packed, "${}\r\n{word}\r\n", word.len());
+        let mut packed = String::new();
+        let password = self.extra.iter().skip_while(|word| *word != "--requirepass").nth(1);
+        let login = password.map(|password| format!("AUTH {password}"));
+        for line in login.iter().map(|login| &**login).chain([line]) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let _ = write!(packed, "*{}\r\n", words.len());
+            for word in words {
+                let _ = write!(packed, "${}\r\n{word}\r\n", word.len());
+            }
         }
         // A command after it marks the end of the reply, whatever its form.
         packed.push_str("*2\r\n$4\r\nECHO\r\n$7\r\n.END!.!\r\n");
@@ -111,7 +116,8 @@ impl RedisServer {
             got.extend_from_slice(&piece[..read]);
         }
         got.truncate(got.len() - end.len());
-        Ok(String::from_utf8_lossy(&got).into_owned())
+        let welcome = if login.is_some() { "+OK\r\n".len() } else { 0 };
+        Ok(String::from_utf8_lossy(&got[welcome..]).into_owned())
     }
 
     /// A field of `INFO`, as a number.
@@ -134,7 +140,6 @@ impl RedisServer {
             if child.try_wait().unwrap().is_some() {
                 return false;
             }
-            // With a password it answers, too, if only NOAUTH.
             if self.try_command("PING").is_ok() {
                 self.child = Some(child);
                 return true;

@@ -1,0 +1,191 @@
+//! The link against a real server: scripts, deadlines, everything that counts as down, and the way back.
+
+use super::*;
+use crate::cluster::call::{Script, script};
+use crate::cluster::codec::Names;
+use crate::cluster::testing::RedisServer;
+use redis::Value;
+
+static PROBE: Script = script!("probe.lua");
+
+/// A link that waits up to `deadline`, and where it publishes.
+fn link(url: &str, deadline: Duration) -> (Link, Arc<Reach>) {
+    let reach = Arc::new(Reach::new());
+    let connector = Connector::new(url, None).unwrap();
+    (Link::new(connector, "test", Names::new("t").probe(), deadline, Arc::clone(&reach)), reach)
+}
+
+/// Drives it until it is as wanted, or ten seconds have passed.
+async fn until(link: &mut Link, up: bool) {
+    let driven = async {
+        while link.is_up() != up {
+            tokio::select! {
+                _ = link.changed() => {}
+                () = tokio::time::sleep(Duration::from_millis(50)) => link.beat().await,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), driven).await.unwrap_or_else(|_| panic!("never up = {up}"));
+}
+
+#[tokio::test]
+async fn a_script_that_the_server_does_not_know_is_loaded_on_the_way() {
+    let server = RedisServer::start();
+    let (mut link, reach) = link(&server.url(), Duration::from_secs(5));
+    until(&mut link, true).await;
+    assert!(reach.is_up());
+    let names = Names::new("t");
+    let calls =
+        [Call::new("SET", b"a").arg("a").arg(1), PROBE.call(&[&names.probe()]), Call::new("GET", b"a").arg("a")];
+    for _ in 0..2 {
+        let answers = link.round(&calls).await;
+        assert_eq!(answers[0], Ok(Value::Okay));
+        assert!(matches!(answers[1], Ok(Value::Int(micros)) if micros > 1_600_000_000_000_000), "{answers:?}");
+        assert_eq!(answers[2], Ok(Value::BulkString(b"1".to_vec())));
+        server.command("SCRIPT FLUSH");
+    }
+}
+
+/// What a round comes to, and the reason published after it.
+async fn tried(link: &mut Link, reach: &Reach) -> (Answer, Option<Box<str>>) {
+    let answer = link.round(&[PROBE.call(&[b"t:x"])]).await.remove(0);
+    (answer, reach.report().reason)
+}
+
+#[tokio::test]
+async fn whatever_befalls_the_server_is_noticed_and_it_is_found_again() {
+    let mut server = RedisServer::start();
+    let (mut link, reach) = link(&server.url(), Duration::from_millis(500));
+    until(&mut link, true).await;
+
+    server.kill();
+    assert_eq!(tried(&mut link, &reach).await.0, Err(Fault::Down));
+    assert!(!reach.is_up() && !link.is_up());
+    server.revive();
+    until(&mut link, true).await;
+    assert!(matches!(tried(&mut link, &reach).await, (Ok(_), None)));
+
+    server.freeze();
+    let (answer, reason) = tried(&mut link, &reach).await;
+    assert_eq!(answer, Err(Fault::Down));
+    assert!(reason.unwrap().contains("deadline"));
+    server.thaw();
+    until(&mut link, true).await;
+
+    // The answer to the script it was sent while frozen must not be taken for this one's.
+    assert_eq!(link.round(&[Call::new("ECHO", b"").arg("mine")]).await, [Ok(Value::BulkString(b"mine".to_vec()))]);
+
+    server.command("CLIENT KILL TYPE normal");
+    assert_eq!(tried(&mut link, &reach).await.0, Err(Fault::Down));
+    until(&mut link, true).await;
+
+    for (breaks, heals, why) in [
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", "READONLY"),
+        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "OOM"),
+        ("ACL SETUSER default -evalsha", "ACL SETUSER default +evalsha", "NOPERM"),
+        ("CONFIG SET min-replicas-to-write 3", "CONFIG SET min-replicas-to-write 0", "NOREPLICAS"),
+    ] {
+        server.command(breaks);
+        let (answer, reason) = tried(&mut link, &reach).await;
+        assert_eq!(answer, Err(Fault::Down), "{breaks}");
+        assert!(reason.as_ref().is_some_and(|reason| reason.contains(why)), "{breaks}: {reason:?}");
+        server.command(heals);
+        until(&mut link, true).await;
+        assert_eq!(reach.report().reason, None, "{heals}");
+    }
+}
+
+#[tokio::test]
+async fn an_outage_without_traffic_is_noticed_by_the_heartbeat() {
+    let mut server = RedisServer::start();
+    let (mut link, reach) = link(&server.url(), Duration::from_millis(500));
+    until(&mut link, true).await;
+    let before = server.info("total_commands_processed");
+    for _ in 0..3 {
+        link.beat().await;
+    }
+    assert!(server.info("total_commands_processed") - before < 10.0, "heartbeats before they were due");
+    server.kill();
+    until(&mut link, false).await;
+    assert!(!reach.is_up());
+}
+
+#[tokio::test]
+async fn the_wrong_password_and_none_are_named_and_never_quoted() {
+    let server = RedisServer::with(&["--requirepass", "right"]);
+    for (login, why) in [("", "NOAUTH"), (":hunter2@", "authentication failed")] {
+        let (mut link, reach) = link(&server.url().replace("://", &format!("://{login}")), Duration::from_secs(5));
+        assert!(!link.changed().await.returned);
+        let reason = reach.report().reason.unwrap();
+        assert!(reason.contains(why) && !reason.contains("hunter2"), "{reason}");
+    }
+    let (mut link, _) = link(&server.url().replace("://", "://:right@"), Duration::from_secs(5));
+    until(&mut link, true).await;
+}
+
+#[tokio::test]
+async fn a_socket_and_a_database_of_its_own() {
+    let server = RedisServer::start();
+    let (mut link, _) = link(&format!("unix://{}?db=3", server.socket().display()), Duration::from_secs(5));
+    until(&mut link, true).await;
+    link.round(&[Call::new("SET", b"").arg("a").arg("b")]).await;
+    assert!(server.command("INFO keyspace").contains("db3:"));
+}
+
+#[tokio::test]
+async fn a_subscription_hears_notices_its_end_and_is_found_again() {
+    let mut server = RedisServer::start();
+    let connector = Connector::new(&server.url(), None).unwrap();
+    let mut way = connector.way("test");
+    for _ in 0..2 {
+        let mut heard = way.subscription(&[b"news", b"other"]).await;
+        server.command("PUBLISH news one");
+        server.command("PUBLISH other two");
+        for (channel, payload) in [("news", "one"), ("other", "two")] {
+            let message = heard.next().await.unwrap();
+            assert_eq!((&message.channel[..], &message.payload[..]), (channel.as_bytes(), payload.as_bytes()));
+        }
+        server.kill();
+        assert_eq!(heard.next().await, None);
+        server.revive();
+    }
+    let mut heard = way.subscription(&[b"news"]).await;
+    server.freeze();
+    // Nothing says that it is gone, but PING.
+    assert_eq!(heard.next().await, None);
+}
+
+#[tokio::test]
+async fn a_subscription_that_falls_behind_says_so_and_stays_bounded() {
+    let server = RedisServer::start();
+    let mut way = Connector::new(&server.url(), None).unwrap().way("test");
+    let mut heard = way.subscription(&[b"news"]).await;
+    let publish = "for n = 1, 9000 do redis.call('PUBLISH', 'news', n) end";
+    let mut other = way.connection(b"").await;
+    other.command(Call::new("EVAL", b"").arg(publish).arg(0), Duration::from_secs(10)).await.unwrap().unwrap();
+    for _ in 0..1_000 {
+        // Time for the connection's driver to take in what is there.
+        tokio::task::yield_now().await;
+    }
+    let mut taken = 0;
+    while heard.next().await.is_some() {
+        taken += 1;
+    }
+    assert!(taken < 9_000, "{taken}");
+}
+
+#[tokio::test]
+async fn a_connection_given_up_half_way_is_not_used_again() {
+    let server = RedisServer::start();
+    let mut way = Connector::new(&server.url(), None).unwrap().way("test");
+    let mut held = way.connection(b"").await;
+    let blocking = Call::new("BLPOP", b"").arg("nothing").arg(5);
+    assert!(
+        tokio::time::timeout(Duration::from_millis(20), held.command(blocking, Duration::from_secs(9))).await.is_err()
+    );
+    assert!(!held.is_alive());
+    drop(held);
+    let mut held = way.connection(b"").await;
+    let echo = held.command(Call::new("ECHO", b"").arg("mine"), Duration::from_secs(5)).await.unwrap();
+    assert_eq!(echo, Ok(Value::BulkString(b"mine".to_vec())));
+}

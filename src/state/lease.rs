@@ -1,0 +1,490 @@
+//! One purse's account with the cluster: what it holds on lease, what it asks for, what Redis last said.
+//!
+//! Pure and under its purse's lock. A lease is credit that Redis has set aside for this instance: spending it costs no
+//! trip. One call is in flight per purse; it carries all of the purse that Redis must know as absolute or cumulative
+//! numbers under a sequence, so that one lost on the way costs nothing but time. A lease lapses here *before* it does
+//! there: what is left of it then is lost, never spent twice.
+
+use super::buckets::{Bucket, Limits, Purse, Which};
+use super::demand::{Demand, HORIZON_NANOS};
+use super::desk::{Desk, LimitCall, LimitReply, Next, Seat};
+use super::limiter::Decision;
+use super::subject::Subject;
+use crate::base::{Now, RequestId};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// A lease's life in Redis, from when it arrives there.
+pub const LEASE_TTL: Duration = Duration::from_millis(250);
+/// Its life here, from when the call for it was *sent*: 20 ms less.
+const LEASE_HERE: Duration = Duration::from_millis(230);
+/// When a lease nobody renewed is looked at: spent on, it is prolonged, else given back.
+pub const LEASE_LOOK: Duration = Duration::from_millis(150);
+/// Slots live 5 s in Redis, half a second less here; they are renewed every second.
+const SLOTS_HERE: Duration = Duration::from_millis(4_500);
+/// How long Redis' no is taken for an answer. Requests flow in as foretold; tokens may come back sooner than that, when
+/// somebody used fewer than were set aside.
+const NO_REQUESTS: Duration = Duration::from_secs(5);
+const NO_TOKENS: Duration = Duration::from_secs(1);
+/// A key that was refused is not asked about again before as much has flowed in as does in this time: over its limit a
+/// busy key costs a call per 5 ms and instance, not one per request. No credit is lost by it, as long as the bucket has room.
+const AGAIN: Duration = Duration::from_millis(5);
+/// Asks that one call carries at most.
+const ASKS: usize = 256;
+
+/// One request that waits.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    pub(crate) id: RequestId,
+    pub(crate) tokens: u64,
+    pub(crate) reply: oneshot::Sender<Decision>,
+    /// Its place in the queue, given back with it.
+    pub(crate) _seat: Seat,
+}
+
+/// A call under way.
+#[derive(Debug)]
+struct Flying {
+    sent: Now,
+    used: i64,
+    asks: Vec<Ask>,
+    /// Spent of the old lease meanwhile.
+    spent: (u64, u64),
+}
+
+/// One purse's account.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    desk: Arc<Desk>,
+    subject: Subject,
+    /// This purse's own name among all that spend from the same thing in Redis, now or before.
+    id: u64,
+    seq: u64,
+    /// The last one that was answered: what an answer that was lost had granted is given back by the next call.
+    answered: u64,
+    // In hand: until `until`, slots until `slots_until`.
+    requests: u64,
+    tokens: u64,
+    until: Now,
+    slots: u32,
+    slots_until: Now,
+    /// Slots to have beyond those in use, as of the last call.
+    spare: u32,
+    demand: Demand,
+    flying: Option<Flying>,
+    asks: VecDeque<Ask>,
+    /// Tokens used beyond what was set aside, since ever; what Redis is known to have of it.
+    used: i64,
+    acked: i64,
+    /// When Redis last spoke; from then on the purse's buckets are what it said, and refill.
+    heard: Option<Now>,
+    /// It refused somebody then, for want of anything but slots.
+    refused: bool,
+    /// What headers say: Redis' balance and what is in hand, less what is spent here; not refilled, so that of two answers
+    /// the later never shows more. A lower bound.
+    shown: (i64, i64),
+    /// On the list for the next round; on the one for a later one; renewing slots.
+    pub(crate) listed: bool,
+    pub(crate) later: bool,
+    pub(crate) beating: bool,
+    /// Policy `local`: this instance's share of the limits, while nobody can be asked.
+    share: Option<Box<Share>>,
+}
+
+/// This instance's part of the limits when it is alone.
+#[derive(Debug)]
+struct Share {
+    requests: Bucket,
+    tokens: Bucket,
+    refilled: Now,
+}
+
+/// What the hot path makes of one request.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Paid from the lease; tokens set aside.
+    Paid(Option<u64>),
+    /// Redis said no lately and nothing has flowed in since.
+    Refused(Which),
+    /// Redis must be asked.
+    Ask,
+}
+
+/// Why a purse's turn has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// It was listed.
+    Listed,
+    /// Its lease of this end is about to lapse.
+    Lapse(Now),
+    /// Its slots must be renewed.
+    Beat,
+    /// Shutdown: everything goes back.
+    Close,
+}
+
+impl Lease {
+    pub(crate) fn new(desk: Arc<Desk>, subject: Subject, id: u64) -> Self {
+        Self {
+            desk,
+            subject,
+            id,
+            seq: 0,
+            answered: 0,
+            requests: 0,
+            tokens: 0,
+            until: Now::default(),
+            slots: 0,
+            slots_until: Now::default(),
+            spare: 0,
+            demand: Demand::default(),
+            flying: None,
+            asks: VecDeque::new(),
+            used: 0,
+            acked: 0,
+            heard: None,
+            refused: false,
+            shown: (0, 0),
+            listed: false,
+            later: false,
+            beating: false,
+            share: None,
+        }
+    }
+
+    /// Forgetting it loses nothing.
+    pub(crate) fn is_idle(&self, now: Now) -> bool {
+        self.flying.is_none()
+            && self.asks.is_empty()
+            && self.used == self.acked
+            && self.slots(now) == 0
+            && (now >= self.until || self.requests + self.tokens == 0)
+    }
+
+    /// The limits were changed: what Redis said of the old ones is no answer any more.
+    pub(crate) const fn forget_refusals(&mut self) {
+        (self.heard, self.refused) = (None, false);
+    }
+
+    /// `actual` tokens in the place of `reserved`. The desk, when that is news to be carried over.
+    pub(crate) fn settle(&mut self, reserved: u64, actual: u64) -> Option<Arc<Desk>> {
+        let beyond = (i128::from(actual) - i128::from(reserved)).clamp(-(1 << 40), 1 << 40) as i64;
+        self.used = self.used.saturating_add(beyond);
+        self.shown.1 = self.shown.1.saturating_sub(Bucket::parts(beyond));
+        let first = beyond != 0 && !self.later;
+        self.later |= first;
+        first.then(|| Arc::clone(&self.desk))
+    }
+
+    /// A slot is free. The desk, when Redis should hear of it, and whether at once: a slow key's slots are nobody's when
+    /// they are not in use, a busy one's are kept for the next request.
+    pub(crate) fn freed(&mut self, running: u32) -> Option<(Arc<Desk>, bool)> {
+        let idle = u64::from(self.slots.saturating_sub(running));
+        if self.listed || self.flying.is_some() || idle <= 2 * u64::from(self.spare) {
+            return None;
+        }
+        self.listed = true;
+        Some((Arc::clone(&self.desk), self.spare == 0))
+    }
+
+    /// One more waits. Whether its purse is to be listed for that.
+    pub(crate) fn wait(&mut self, ask: Ask) -> bool {
+        self.asks.push_back(ask);
+        // Under way: who waits is seen to when that call is answered. Listed for a lease: that may take a while.
+        let first = self.flying.is_none() && self.asks.len() == 1;
+        self.listed |= first;
+        first
+    }
+
+    fn in_hand(&self, now: Now) -> (u64, u64) {
+        if now < self.until { (self.requests, self.tokens) } else { (0, 0) }
+    }
+
+    fn slots(&self, now: Now) -> u32 {
+        if now < self.slots_until { self.slots } else { 0 }
+    }
+
+    /// What to hold: the last 100 ms' worth, at most a quarter of the burst, and nothing when that is less than two
+    /// (whole estimates, with tokens); and the least lease of tokens that is worth having.
+    fn wanted(&self, limits: &Limits, now: Now) -> ((u64, u64), u64) {
+        let lately = self.demand.recent(now);
+        let least = lately.mean().saturating_mul(2);
+        let requests = if limits.rpm > 0 {
+            lately.requests.min(u64::from(limits.requests_at_once()) / 4)
+        } else {
+            lately.requests
+        };
+        let tokens = if limits.tpm > 0 { lately.tokens.min(u64::from(limits.tpm) / 4) } else { 0 };
+        if requests < 2 || (limits.tpm > 0 && tokens < least) { ((0, 0), least) } else { ((requests, tokens), least) }
+    }
+
+    /// Slots to hold beyond those in use.
+    fn spare_slots(&self, limits: &Limits, now: Now) -> u32 {
+        let lately = self.demand.recent(now).requests.min(u64::from(limits.max_parallel) / 4);
+        if lately < 2 { 0 } else { lately as u32 }
+    }
+
+    /// Less than half of what it should hold.
+    fn runs_low(&self, limits: &Limits, running: u32, now: Now) -> bool {
+        let ((requests, tokens), _) = self.wanted(limits, now);
+        let (have_requests, have_tokens) = self.in_hand(now);
+        let spare = self.spare_slots(limits, now);
+        (limits.rpm > 0 && have_requests < requests.div_ceil(2))
+            || (limits.tpm > 0 && have_tokens < tokens.div_ceil(2))
+            || (limits.max_parallel > 0 && self.slots(now).saturating_sub(running) < spare.div_ceil(2))
+    }
+}
+
+impl Purse {
+    /// One more request of about `estimate` tokens, from what is in hand; `true`: Redis should be called soon.
+    pub(crate) fn spend(&mut self, estimate: u64, now: Now) -> (Step, bool) {
+        let Self { limits, requests, tokens, running, lease: Some(lease), .. } = self else {
+            return (Step::Ask, false);
+        };
+        let need = estimate.min(tokens.holds());
+        lease.demand.note(need, now);
+        let (have_requests, have_tokens) = lease.in_hand(now);
+        let paid = (limits.rpm == 0 || have_requests > 0)
+            && (limits.tpm == 0 || have_tokens >= need.max(1))
+            && (limits.max_parallel == 0 || *running < lease.slots(now));
+        if paid {
+            let (one, need) = (u64::from(limits.rpm > 0), if limits.tpm > 0 { need } else { 0 });
+            lease.requests -= one;
+            lease.tokens -= need;
+            if let Some(flying) = &mut lease.flying {
+                flying.spent.0 += one;
+                flying.spent.1 += need;
+            }
+            lease.shown.0 -= Bucket::parts(one as i64);
+            lease.shown.1 -= Bucket::parts(need as i64);
+            *running += 1;
+            let low = lease.flying.is_none() && !lease.listed && lease.runs_low(limits, *running, now);
+            return (Step::Paid((limits.tpm > 0).then_some(need)), low);
+        }
+        // A no is remembered as what there was and when, so that who is refused costs no trip and a small ask is not
+        // refused for a large one's sake.
+        if let Some(heard) = lease.heard {
+            let several = if lease.refused { requests.inflow(AGAIN).min(requests.holds() / 8) + 1 } else { 1 };
+            if limits.rpm > 0 && have_requests == 0 && !requests.covers(several) && now < heard + NO_REQUESTS {
+                return (Step::Refused(Which::Requests), false);
+            }
+            if limits.tpm > 0 && have_tokens < need && !tokens.covers(estimate) && now < heard + NO_TOKENS {
+                return (Step::Refused(Which::Tokens), false);
+            }
+        }
+        (Step::Ask, false)
+    }
+
+    /// The buckets as headers show them.
+    pub(crate) fn shown(&self) -> (Bucket, Bucket) {
+        match &self.lease {
+            Some(lease) if lease.heard.is_some() => {
+                (self.requests.with(lease.shown.0), self.tokens.with(lease.shown.1))
+            }
+            _ => (self.requests, self.tokens),
+        }
+    }
+
+    /// What Redis is to be told and asked, if anything. The call counts as under way from here on.
+    pub(crate) fn call(&mut self, turn: Turn, now: Now) -> Option<LimitCall> {
+        let limits = self.limits;
+        self.refresh(&limits, now);
+        let seed = |limit: u32, bucket: &Bucket| if limit == 0 { i64::MAX } else { bucket.for_redis() };
+        let seed = (seed(limits.rpm, &self.requests), seed(limits.tpm, &self.tokens));
+        let running = self.running;
+        let lease = self.lease.as_deref_mut()?;
+        if turn == Turn::Listed {
+            (lease.listed, lease.later) = (false, false);
+        }
+        lease.beating &= turn != Turn::Beat;
+        // Who no longer waits is not asked for: that would be a debit for nothing.
+        lease.asks.retain(|ask| !ask.reply.is_closed());
+        if lease.flying.is_some() {
+            return None;
+        }
+        let held = lease.in_hand(now);
+        let ((want_requests, want_tokens), least) =
+            if turn == Turn::Close { ((0, 0), 0) } else { lease.wanted(&limits, now) };
+        // Twice as much as is needed: the rest is for others.
+        let excess = |have: u64, want: u64| if have > 2 * want { have - want } else { 0 };
+        let back = (excess(held.0, want_requests), excess(held.1, want_tokens));
+        let spare = if turn == Turn::Close { 0 } else { lease.spare_slots(&limits, now) };
+        let had = lease.slots(now);
+        lease.slots = had;
+        let keep = if limits.max_parallel == 0 { 0 } else { running + had.saturating_sub(running).min(spare) };
+        let speaks = !lease.asks.is_empty()
+            || back != (0, 0)
+            || lease.used != lease.acked
+            || keep != had
+            || match turn {
+                Turn::Listed => lease.runs_low(&limits, running, now),
+                Turn::Lapse(until) => lease.until == until && held != (0, 0),
+                Turn::Beat => had > 0,
+                Turn::Close => false,
+            };
+        if !speaks {
+            return None;
+        }
+        lease.seq = (lease.seq + 1).max(now.as_nanos() / 1_000);
+        (lease.requests, lease.tokens) = (held.0 - back.0, held.1 - back.1);
+        (lease.slots, lease.spare) = (keep, spare);
+        let asks: Vec<Ask> = lease.asks.drain(..lease.asks.len().min(ASKS)).collect();
+        let call = LimitCall {
+            subject: lease.subject,
+            id: lease.id,
+            seq: lease.seq,
+            answered: lease.answered,
+            limits,
+            held,
+            back,
+            want: (want_requests.saturating_sub(lease.requests), want_tokens.saturating_sub(lease.tokens)),
+            least,
+            used: lease.used,
+            acked: lease.acked,
+            seed: if lease.heard.is_some() { seed } else { (i64::MAX, i64::MAX) },
+            keep,
+            spare: spare.saturating_sub(keep.saturating_sub(running)),
+            asks: asks.iter().map(|ask| ask.tokens).collect(),
+        };
+        lease.flying = Some(Flying { sent: now, used: lease.used, asks, spent: (0, 0) });
+        Some(call)
+    }
+
+    /// What came of the call. Each ask of it with its verdict (`Ok`: tokens set aside), and what headers say then.
+    pub(crate) fn answered(
+        &mut self,
+        reply: Option<&LimitReply>,
+        now: Now,
+    ) -> Vec<(Ask, Result<Option<u64>, Which>, Bucket, Bucket)> {
+        let limits = self.limits;
+        self.refresh(&limits, now);
+        let Self { requests, tokens, running, lease: Some(lease), .. } = self else { return Vec::new() };
+        let Some(flying) = lease.flying.take() else { return Vec::new() };
+        // Its fate is unknown: what is in hand stays good until it lapses, and all else is said again next time.
+        let Some(reply) = reply else { return Vec::new() };
+        (lease.acked, lease.answered) = (flying.used, lease.seq);
+        lease.heard = Some(now);
+        lease.share = None;
+        let (kept, leased) = ((reply.kept.0 as i64, reply.kept.1 as i64), reply.leased);
+        requests.set_from_redis(reply.start.0);
+        tokens.set_from_redis(reply.start.1);
+        let mut done = Vec::with_capacity(flying.asks.len());
+        for (n, ask) in flying.asks.into_iter().enumerate() {
+            let verdict = match reply.verdicts.get(n) {
+                Some(b'0') => {
+                    if limits.rpm > 0 {
+                        requests.charge(1);
+                    }
+                    *running += 1;
+                    Ok((limits.tpm > 0).then(|| tokens.charge(ask.tokens)))
+                }
+                Some(b'4') => Err(Which::Parallel),
+                Some(b'2') => Err(Which::Tokens),
+                Some(b'3') if tokens.time_to_cover(ask.tokens) > requests.time_to_cover(1) => Err(Which::Tokens),
+                _ => Err(Which::Requests),
+            };
+            let shown = (requests.plus(Bucket::parts(kept.0)), tokens.plus(Bucket::parts(kept.1)));
+            done.push((ask, verdict, shown.0, shown.1));
+        }
+        lease.refused = done.iter().any(|(_, verdict, ..)| matches!(verdict, Err(Which::Requests | Which::Tokens)));
+        lease.shown = (
+            requests.plus(Bucket::parts(kept.0 - flying.spent.0 as i64)).balance(),
+            tokens.plus(Bucket::parts(kept.1 - flying.spent.1 as i64)).balance(),
+        );
+        *requests = requests.plus(-Bucket::parts(leased.0 as i64));
+        *tokens = tokens.plus(-Bucket::parts(leased.1 as i64));
+        // What Redis has booked for us, less what went from it while the call was under way.
+        lease.requests = (reply.kept.0 + leased.0).saturating_sub(flying.spent.0);
+        lease.tokens = (reply.kept.1 + leased.1).saturating_sub(flying.spent.1);
+        lease.until = flying.sent + LEASE_HERE;
+        lease.slots = reply.slots;
+        lease.slots_until = flying.sent + SLOTS_HERE;
+        done
+    }
+
+    /// What it needs next, each said once; and whether somebody waits already (it counts as listed then).
+    pub(crate) fn next(&mut self) -> (Next, bool) {
+        let Some(lease) = self.lease.as_deref_mut() else { return (Next::default(), false) };
+        let waits = !lease.asks.is_empty() && !lease.listed;
+        lease.listed |= waits;
+        let next = Next {
+            lapses: (lease.requests + lease.tokens > 0).then_some(lease.until),
+            beats: lease.slots > 0 && !lease.beating,
+            unsaid: lease.used != lease.acked && !lease.later,
+        };
+        lease.beating |= next.beats;
+        lease.later |= next.unsaid;
+        (next, waits)
+    }
+
+    /// Nobody can be asked: who waits hears so by the end of its channel.
+    pub(crate) fn give_up(&mut self) {
+        if let Some(lease) = self.lease.as_deref_mut() {
+            (lease.listed, lease.later) = (false, false);
+            lease.asks.clear();
+        }
+    }
+
+    /// The decision of one who can ask nobody: this instance's share of the limits.
+    pub(crate) fn from_share(&mut self, estimate: u64, instances: u32, now: Now) -> Result<Option<u64>, Which> {
+        let (limits, known, heard) =
+            (self.limits, (self.requests, self.tokens), self.lease.as_ref().and_then(|l| l.heard));
+        let Some(lease) = self.lease.as_deref_mut() else { return Err(Which::Away) };
+        let share = lease.share.get_or_insert_with(|| Box::new(Share::new(known, heard.is_some(), instances, now)));
+        share.refill(known, instances, now);
+        let verdict =
+            match (limits.rpm > 0 && !share.requests.covers(1), limits.tpm > 0 && !share.tokens.covers(estimate)) {
+                (false, false) => Ok(()),
+                (true, false) => Err(Which::Requests),
+                (false, true) => Err(Which::Tokens),
+                (true, true) if share.tokens.time_to_cover(estimate) > share.requests.time_to_cover(1) => {
+                    Err(Which::Tokens)
+                }
+                (true, true) => Err(Which::Requests),
+            };
+        verdict?;
+        if limits.rpm > 0 {
+            share.requests.charge(1);
+        }
+        self.running += 1;
+        Ok((limits.tpm > 0).then(|| share.tokens.charge(estimate)))
+    }
+
+    /// The share's buckets, for headers; the known ones when there is none.
+    pub(crate) fn share(&self) -> (Bucket, Bucket) {
+        let share = self.lease.as_deref().and_then(|lease| lease.share.as_deref());
+        share.map_or((self.requests, self.tokens), |share| (share.requests, share.tokens))
+    }
+
+    /// `actual` tokens in the place of `reserved`, of the share.
+    pub(crate) fn settle_share(&mut self, reserved: u64, actual: u64) {
+        if let Some(share) = self.lease.as_deref_mut().and_then(|lease| lease.share.as_deref_mut()) {
+            share.tokens.adjust(reserved, actual);
+        }
+    }
+}
+
+impl Share {
+    fn new((requests, tokens): (Bucket, Bucket), heard: bool, instances: u32, now: Now) -> Self {
+        let part = |bucket: Bucket| if heard { bucket.part_of(instances) } else { bucket.full().part_of(instances) };
+        Self { requests: part(requests), tokens: part(tokens), refilled: now }
+    }
+
+    /// A share of what `known` holds and refills by now: limits and instances may have changed.
+    fn refill(&mut self, known: (Bucket, Bucket), instances: u32, now: Now) {
+        let passed = now.since(self.refilled).as_micros() as i64;
+        if passed >= i64::from(instances) {
+            // A share's inflow is 1/instances: counted in whole microseconds of it, the rest waits.
+            let micros = passed / i64::from(instances);
+            self.refilled = self.refilled + Duration::from_micros((micros * i64::from(instances)) as u64);
+            self.requests = self.requests.like(&known.0.part_of(instances));
+            self.tokens = self.tokens.like(&known.1.part_of(instances));
+            self.requests.refill(micros);
+            self.tokens.refill(micros);
+        }
+    }
+}
+
+const _: () = assert!(HORIZON_NANOS < LEASE_LOOK.as_nanos() as u64, "a lease outlives what it was reckoned from");
