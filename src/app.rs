@@ -36,7 +36,7 @@ use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
 use crate::store::refresh::{Refresher, Sources};
 use crate::store::writer::Writer;
-use crate::store::{Store, StoreConfig, retention};
+use crate::store::{Store, StoreConfig, retention, spending};
 use crate::upstream::{self, ClientConfig};
 use cores::CoreParts;
 use signals::Signals;
@@ -58,6 +58,8 @@ const REDIS_PATIENCE: Duration = Duration::from_millis(250);
 const REDIS_GRACE: Duration = Duration::from_secs(2);
 /// The usage writer's and the store's time at the end.
 const STORE_GRACE: Duration = Duration::from_secs(10);
+/// Usage that waits on disk while the store is away: several minutes at the highest rate of rows.
+const SPILL_MAX_BYTES: u64 = 256 << 20;
 
 /// A running gateway. Dropping it does not stop it; [`Gateway::stop`] does.
 #[derive(Debug)]
@@ -278,6 +280,8 @@ impl Parts {
             "retention",
             retention::run(self.store.clone(), days, bytes, Arc::clone(&self.retention), drain.clone()),
         );
+        let spending = spending::run(self.store.clone(), Arc::clone(&self.budgets), drain.clone());
+        background_tasks.spawn(&here, "spending", spending);
         if let Some(tls) = &self.tls {
             background_tasks.spawn(&here, "certificate", Arc::clone(tls).watch(drain.clone()));
         }
@@ -285,7 +289,10 @@ impl Parts {
         let writer_switch = DrainSwitch::new();
         let writer_tasks = Tasks::default();
         match Writer::new(self.store.clone(), Arc::clone(&self.usage)) {
-            Ok(writer) => writer_tasks.spawn(&here, "usage writer", writer.run(writer_switch.drain())),
+            Ok(writer) => {
+                let writer = writer.spilling(&self.settings.data_dir, SPILL_MAX_BYTES);
+                writer_tasks.spawn(&here, "usage writer", writer.run(writer_switch.drain()));
+            }
             Err(error) => {
                 let _ = ready.send(Err(error.to_string()));
                 return;

@@ -74,6 +74,7 @@ async fn ask(proxy: &Proxy, question: &Question, ticket: &mut Ticket) -> Result<
         };
         let verdict = failed.judge(proxy, &target, question.stream);
         settle_failure(proxy, &target, &verdict, now);
+        ticket.timeline.add(&target, &failed, now, Clock::now(), ticket.started);
         // Only now: a half-open account must see the verdict before the next attempt may probe it.
         drop(trial);
         ticket.running = None;
@@ -111,6 +112,7 @@ pub(super) async fn upload(proxy: &Proxy, parts: &Parts, form: Form, ticket: &mu
     };
     let verdict = failed.judge(proxy, &target, false);
     settle_failure(proxy, &target, &verdict, now);
+    ticket.timeline.add(&target, &failed, now, Clock::now(), ticket.started);
     drop(trial);
     if verdict.next != Next::Retry {
         return failed.into_answer(&verdict);

@@ -31,6 +31,7 @@ mod limits;
 mod openapi;
 mod passhead;
 mod passthrough;
+mod postgres;
 mod redis_chaos;
 mod redis_limits;
 mod redis_link;
