@@ -31,7 +31,7 @@ mod slots;
 mod subscribe;
 mod task;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod url;
 mod values;
 mod wire;

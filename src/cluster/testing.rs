@@ -6,7 +6,7 @@ mod redis;
 #[path = "../../tests/it/support/redis_cluster.rs"]
 mod redis_cluster;
 
-pub(super) use redis::RedisServer;
+pub(crate) use redis::RedisServer;
 pub(super) use redis_cluster::RedisCluster;
 
 use super::{Company, Hello, Identity};
