@@ -17,6 +17,7 @@ use crate::cluster::{self, Cluster, ClusterConfig};
 use crate::config::Settings;
 use crate::proxy::{self, AccessLines, Shared, Similar};
 use crate::server::{self, Permits, Tls};
+use crate::state::breakers::Breakers;
 use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
 use crate::state::catalog::Directory;
@@ -24,6 +25,7 @@ use crate::state::dedup::{Dedup, Fingerprints};
 use crate::state::delta::Delta;
 use crate::state::desk::Desk;
 use crate::state::limiter::Limiter;
+use crate::state::news::{Kind, Listener};
 use crate::state::outbox::Outbox;
 use crate::state::peers::Peers;
 use crate::state::reach::Reach;
@@ -48,6 +50,10 @@ const MAX_IDLE_PER_HOST: usize = 1024;
 const CUT_GRACE: Duration = Duration::from_secs(3);
 /// Keys told, subjects spent for and asks that may wait for Redis, each; beyond, they are dropped and counted.
 const OUTBOX: usize = 65_536;
+/// How long a start may wait for the others' rests: many times what it takes where Redis answers at all.
+const REDIS_PATIENCE: Duration = Duration::from_millis(250);
+/// Small messages that may wait for Redis.
+const NEWS: usize = 1024;
 /// The last round's time at the end.
 const REDIS_GRACE: Duration = Duration::from_secs(2);
 /// The usage writer's and the store's time at the end.
@@ -209,9 +215,10 @@ impl Parts {
         let (connect, pool_idle) = (timeouts.connect, timeouts.upstream_idle);
         let epoch = seal::random_u64().map_err(|e| e.to_string())?;
         let bell = Arc::<Bell>::default();
+        let reach = Arc::new(if settings.redis_url.is_some() { Reach::new() } else { Reach::off() });
         let desk = settings.redis_url.is_some().then(|| {
             let live = Arc::new(AtomicU32::new(settings.expected_instances.unwrap_or(1)));
-            Arc::new(Desk::new(Arc::clone(&bell), live, proxy::limit_policy(&settings), epoch))
+            Arc::new(Desk::new(Arc::clone(&bell), Arc::clone(&reach), live, proxy::limit_policy(&settings), epoch))
         });
         let upstream = ClientConfig { connect, pool_idle, max_idle_per_host: MAX_IDLE_PER_HOST, tls };
         Ok(Self {
@@ -229,7 +236,7 @@ impl Parts {
             peers: Arc::default(),
             serving: Arc::default(),
             switch: DrainSwitch::new(),
-            reach: Arc::new(if settings.redis_url.is_some() { Reach::new() } else { Reach::off() }),
+            reach,
             epoch,
             settings,
             directory,
@@ -268,16 +275,17 @@ impl Parts {
                 return;
             }
         }
-        let live = LiveBus::new(Bus::new(self.epoch, listeners.len()));
         // It must outlive the last request, too, and end before the writer does.
         let cluster_switch = DrainSwitch::new();
-        let (outbox, cluster) = match self.cluster(&cluster_switch) {
+        let (ways, cluster) = match self.cluster(&cluster_switch) {
             Ok(both) => both,
             Err(error) => {
                 let _ = ready.send(Err(error));
                 return;
             }
         };
+        let Ways { outbox, breakers } = ways;
+        let live = LiveBus::new(Bus::new(self.epoch, listeners.len()));
         let admin = match self.admin(live.clone(), outbox.clone()) {
             Ok(admin) => Arc::new(admin),
             Err(error) => {
@@ -315,6 +323,7 @@ impl Parts {
             semantic,
             fingerprints: Fingerprints::new(self.dedup_key),
             outbox,
+            breakers,
             limits: proxy::default_limits(&self.settings),
             no_model: Arc::from("-"),
             access,
@@ -322,6 +331,10 @@ impl Parts {
             bus: live.bus,
             drain: drain.clone(),
         });
+        if let Some(cluster) = &cluster {
+            // No request before the others' rests are known, unless there is nobody to ask.
+            cluster.known(REDIS_PATIENCE).await;
+        }
         let count = listeners.len();
         let (done_tx, mut done) = mpsc::channel::<()>(count);
         let mut failed = None;
@@ -366,20 +379,34 @@ impl Parts {
     }
 
     /// The way to the others, if there are any: without a Redis URL nothing leaves this instance.
-    fn cluster(&self, switch: &DrainSwitch) -> Result<(Outbox<Delta>, Option<Cluster>), String> {
+    fn cluster(&self, switch: &DrainSwitch) -> Result<(Ways, Option<Cluster>), String> {
         let (Some(url), Some(desk)) = (&self.settings.redis_url, &self.desk) else {
-            return Ok((Outbox::closed(), None));
+            return Ok((Ways { outbox: Outbox::closed(), breakers: Breakers::closed() }, None));
         };
         let bell = Arc::clone(&self.bell);
-        let (outbox, tells, asks) = Outbox::open(OUTBOX, Arc::clone(&bell));
+        let (outbox, tells) = Outbox::open(OUTBOX, Arc::clone(&bell));
         let config = ClusterConfig {
             url: url.clone(),
             prefix: self.settings.redis_prefix.clone(),
             deadline: self.settings.redis_deadline,
             epoch: self.epoch,
         };
-        let shared = cluster::Shared { bell, drain: switch.drain(), reach: Arc::clone(&self.reach), tells, asks, limits: Arc::clone(desk) };
-        Ok((outbox, Some(Cluster::start(&config, shared)?)))
+        let (breakers, breaker_calls) = Breakers::open(OUTBOX, Arc::clone(&bell));
+        let (herald, news) = Outbox::open(NEWS, Arc::clone(&bell));
+        self.store.tell_of_changes(herald);
+        let changed = self.store.bell();
+        let shared = cluster::Shared {
+            bell,
+            drain: switch.drain(),
+            reach: Arc::clone(&self.reach),
+            tells,
+            limits: Arc::clone(desk),
+            directory: Arc::clone(&self.directory),
+            breakers: breaker_calls,
+            news,
+            listeners: vec![Listener::new(Kind::CATALOG, move |_| changed.notify_one())],
+        };
+        Ok((Ways { outbox, breakers }, Some(Cluster::start(&config, shared)?)))
     }
 
     fn admin(&self, live: LiveBus, outbox: Outbox<Delta>) -> Result<Admin, crate::base::Error> {
@@ -449,6 +476,12 @@ impl Parts {
             }
         }
     }
+}
+
+/// The ways out to other instances.
+struct Ways {
+    outbox: Outbox<Delta>,
+    breakers: Breakers,
 }
 
 /// TERM and INT.

@@ -69,6 +69,10 @@ impl Admin {
             }
             None => None,
         };
+        let builtin = self.builtin.iter().find(|spec| *spec.provider.name == *provider);
+        if base_url.is_none() && builtin.is_some_and(|spec| spec.default_base.is_none()) {
+            return Err(wrong("base_url", format!("is missing: each account of `{provider}` has its own")));
+        }
         let new = NewAccount { provider, label, base_url, weight, secret: Secret::new(secret), define };
         let info = self.store.add_account(new).await.map_err(|e| refused(&e))?;
         self.published().await;

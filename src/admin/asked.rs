@@ -11,6 +11,7 @@ use crate::store::{StoreError, StoreErrorKind};
 use http::header::{ETAG, HeaderMap, HeaderValue, IF_MATCH};
 use hyper::{Response, StatusCode};
 use serde_json::Value;
+use std::fmt::Display;
 use std::str::FromStr;
 
 /// A request that was let in and routed.
@@ -99,7 +100,7 @@ impl Answer {
     }
 
     /// Something was changed.
-    pub(super) fn noting(mut self, action: &'static str, target: impl ToString, detail: Value) -> Self {
+    pub(super) fn noting(mut self, action: &'static str, target: impl Display, detail: Value) -> Self {
         self.note = Some(Note { action, target: Some(target.to_string()), detail });
         self
     }

@@ -72,7 +72,9 @@ pub(super) fn unlock_model(
 /// Tells the other instances, and the operator.
 fn unlocked(account: &Account, outbox: &Outbox<Delta>, told: Vec<Delta>) -> Answer {
     let ended: Vec<_> = told.iter().map(|delta| delta.model).collect();
-    told.into_iter().for_each(|delta| outbox.tell(delta));
+    for delta in told {
+        outbox.tell(delta);
+    }
     tracing::info!(account = %account.id, count = ended.len(), "an operator ended rests");
     let models: Vec<_> = ended.iter().map(|model| model.and_then(|id| model_name(account, id))).collect();
     let account_too = ended.contains(&None);

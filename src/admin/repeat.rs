@@ -53,7 +53,7 @@ impl Admin {
     ) -> Result<Begun, Error> {
         let Some(key) = headers.get(&IDEMPOTENCY_KEY) else { return Ok(Begun::Plain) };
         let key = key.to_str().unwrap_or_default();
-        if key.is_empty() || key.len() > 255 {
+        if key.is_empty() || key.len() > 255 || !key.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(wrong("Idempotency-Key", "must be 1 to 255 visible characters"));
         }
         // Sessions come and go; whoever has the password is the same somebody.

@@ -295,11 +295,13 @@ impl Route {
 /// Where a request leads to. HEAD goes where GET goes.
 pub(super) fn find(method: &str, segments: &[String]) -> Found {
     let method = if method == "HEAD" { "GET" } else { method };
+    let Some(path) = ROUTES.iter().find(|route| route.matches(segments).is_some()).map(|route| route.path) else {
+        return Found::Nothing;
+    };
     let mut methods = Vec::new();
-    for route in ROUTES {
-        let Some(params) = route.matches(segments) else { continue };
+    for route in ROUTES.iter().filter(|route| route.path == path) {
         if route.method == method {
-            return Found::Route(route, params);
+            return Found::Route(route, route.matches(segments).unwrap_or_default());
         }
         methods.push(route.method);
     }
@@ -307,8 +309,7 @@ pub(super) fn find(method: &str, segments: &[String]) -> Found {
         methods.push("HEAD");
     }
     methods.sort_unstable();
-    methods.dedup();
-    if methods.is_empty() { Found::Nothing } else { Found::Methods(methods) }
+    Found::Methods(methods)
 }
 
 #[cfg(test)]
@@ -341,6 +342,8 @@ mod tests {
     fn another_method_is_told_which_would_do() {
         let Found::Methods(methods) = found("PATCH", "keys") else { panic!() };
         assert_eq!(methods, ["GET", "HEAD", "POST"]);
+        let Found::Methods(methods) = found("DELETE", "virtual-models/reorder") else { panic!() };
+        assert_eq!(methods, ["POST", "PUT"], "`reorder` is no id");
     }
 
     #[test]

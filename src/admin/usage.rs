@@ -36,7 +36,9 @@ impl Admin {
             return Ok(spreadsheet(&by, &rows).into());
         }
         let mut total = Counts::default();
-        rows.iter().for_each(|row| total.add(&row.counts));
+        for row in &rows {
+            total.add(&row.counts);
+        }
         Ok(Answer::ok(&json!({
             "by": by.iter().map(|by| by.name()).collect::<Vec<_>>(),
             "since": rfc3339(since),

@@ -18,14 +18,13 @@ pub(super) fn parse(text: &str, now_ms: u64) -> Option<u64> {
     };
     let day_ms = days(date)?.checked_mul(86_400_000)?;
     let Some(time) = time else { return Some(day_ms) };
-    let (clock, offset_minutes) = match time.strip_suffix(['Z', 'z']) {
-        Some(clock) => (clock, 0),
-        None => {
-            let (clock, offset) = time.split_at_checked(time.rfind(['+', '-'])?)?;
-            let (hours, minutes) = offset.get(1..)?.split_once(':')?;
-            let minutes = two(hours, 23)? * 60 + two(minutes, 59)?;
-            (clock, if offset.starts_with('-') { -minutes.cast_signed() } else { minutes.cast_signed() })
-        }
+    let (clock, offset_minutes) = if let Some(clock) = time.strip_suffix(['Z', 'z']) {
+        (clock, 0)
+    } else {
+        let (clock, offset) = time.split_at_checked(time.rfind(['+', '-'])?)?;
+        let (hours, minutes) = offset.get(1..)?.split_once(':')?;
+        let minutes = (two(hours, 23)? * 60 + two(minutes, 59)?).cast_signed();
+        (clock, if offset.starts_with('-') { -minutes } else { minutes })
     };
     let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
     let mut parts = clock.split(':');

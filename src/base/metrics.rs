@@ -247,6 +247,12 @@ metrics! {
     catalog_builds: Counter = "merido_catalog_builds_total";
     /// Live events dropped because their ring was overtaken or full.
     events_dropped: Counter = "merido_events_dropped_total";
+    /// Messages of the cluster, by what became of them; `skipped` counts each entry of a kind or form unknown here.
+    cluster_heard: Counter = "merido_cluster_messages_total" {"result=\"heard\""};
+    /// Messages of the cluster, by what became of them; `skipped` counts each entry of a kind or form unknown here.
+    cluster_own: Counter = "merido_cluster_messages_total" {"result=\"own\""};
+    /// Messages of the cluster, by what became of them; `skipped` counts each entry of a kind or form unknown here.
+    cluster_skipped: Counter = "merido_cluster_messages_total" {"result=\"skipped\""};
     /// Answers served from the dedup cache, followers of a call in flight included.
     dedup_hits: Counter = "merido_dedup_hits_total";
     /// Requests with an API key that is not known here.

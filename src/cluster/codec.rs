@@ -4,7 +4,14 @@
 //! (`{…}`): one tag per limited thing or account, never one for the whole prefix. Messages carry a version and *remaining*
 //! milliseconds, never a wall time; kinds and versions that are not known are skipped and counted.
 
+use crate::base::{AccountId, ModelId};
 use crate::state::subject::{Net, Subject};
+
+/// Lists of accounts that rests are remembered of; each in a slot of its own.
+pub(super) const SHARDS: u64 = 16;
+
+/// The field of an account's own rest in its table.
+pub(super) const WHOLE: &str = "account";
 
 /// Names below one prefix.
 #[derive(Clone, Debug)]
@@ -32,4 +39,48 @@ impl Names {
     pub(super) fn probe(&self) -> Vec<u8> {
         format!("{}:probe", self.prefix).into_bytes()
     }
+
+    /// The channel that all instances listen to.
+    pub(super) fn news(&self) -> Vec<u8> {
+        format!("{}:news", self.prefix).into_bytes()
+    }
+
+    /// The table of an account's rests.
+    pub(super) fn rests(&self, account: AccountId) -> Vec<u8> {
+        format!("{}:{{{account}}}:rests", self.prefix).into_bytes()
+    }
+
+    /// An account's failures since its rest was last cleared.
+    pub(super) fn failures(&self, account: AccountId, generation: u32) -> Vec<u8> {
+        format!("{}:{{{account}}}:failures:{generation}", self.prefix).into_bytes()
+    }
+
+    /// Who makes the half-open trial of an account.
+    pub(super) fn trial(&self, account: AccountId) -> Vec<u8> {
+        format!("{}:{{{account}}}:trial", self.prefix).into_bytes()
+    }
+
+    /// A list of accounts that have rests; `shard` below [`SHARDS`].
+    pub(super) fn resting(&self, shard: u64) -> Vec<u8> {
+        format!("{}:{{resting-{shard}}}", self.prefix).into_bytes()
+    }
+}
+
+/// The list that `account` is in.
+pub(super) const fn shard(account: AccountId) -> u64 {
+    account.0 % SHARDS
+}
+
+/// The field of a rest in its account's table.
+pub(super) fn field(model: Option<ModelId>) -> String {
+    model.map_or_else(|| WHOLE.to_owned(), |model| format!("{:016x}", model.0))
+}
+
+/// What [`field`] made; `None`: nothing of ours.
+pub(super) fn model(field: &[u8]) -> Option<Option<ModelId>> {
+    if field == WHOLE.as_bytes() {
+        return Some(None);
+    }
+    let hex = std::str::from_utf8(field).ok().filter(|hex| hex.len() == 16)?;
+    u64::from_str_radix(hex, 16).ok().map(|n| Some(ModelId(n)))
 }

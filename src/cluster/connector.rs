@@ -120,12 +120,17 @@ impl Way {
     /// A subscription to `channels`, confirmed; waits until there is one. Ask again when it ended.
     pub(super) async fn subscription(&mut self, channels: &[&[u8]]) -> Subscription {
         loop {
-            self.pause().await;
-            let found = self.subscribe(channels).await;
-            if let Some(subscription) = self.noted(found) {
+            if let Some(subscription) = self.try_subscription(channels).await {
                 return subscription;
             }
         }
+    }
+
+    /// One try at that, in its time; for who does something else when there is nobody.
+    pub(super) async fn try_subscription(&mut self, channels: &[&[u8]]) -> Option<Subscription> {
+        self.pause().await;
+        let found = self.subscribe(channels).await;
+        self.noted(found)
     }
 
     async fn pause(&mut self) {

@@ -116,7 +116,6 @@ impl Part for Limits {
             self.unsaid.extend(later.into_iter().map(|account| (now + UNSAID, account)));
         }
         self.up = round.up;
-        self.desk.set_up(round.up);
         if !round.up {
             for account in listed {
                 let next = account.give_up();
@@ -164,7 +163,6 @@ impl Part for Limits {
 
     fn returned(&mut self, _now: Now) {
         self.up = true;
-        self.desk.set_up(true);
     }
 
     fn close(&mut self, round: &mut Round<'_>) {
@@ -198,8 +196,8 @@ fn read(value: &Value) -> Option<LimitReply> {
 }
 
 #[cfg(test)]
-#[path = "limits_tests.rs"]
-mod tests;
-#[cfg(test)]
 #[path = "limits_model.rs"]
 mod model;
+#[cfg(test)]
+#[path = "limits_tests.rs"]
+mod tests;

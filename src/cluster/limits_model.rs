@@ -74,7 +74,16 @@ const CASES: &[Case] = &[
     Case { name: "emptied once, slow", demand: [1.0; 3], rate: 1.0, burst: 10, seconds: 120.0, emptied: 1, ..CALM },
     Case { name: "clock set back", demand: [700.0; 3], step: -30.0, ..CALM },
     Case { name: "clock set forward", demand: [700.0; 3], step: 30.0, ..CALM },
-    Case { name: "everything", demand: [700.0; 3], loss: 0.05, deaths: 1, emptied: 1, step: -5.0, seconds: 10.0, ..CALM },
+    Case {
+        name: "everything",
+        demand: [700.0; 3],
+        loss: 0.05,
+        deaths: 1,
+        emptied: 1,
+        step: -5.0,
+        seconds: 10.0,
+        ..CALM
+    },
 ];
 
 /// A small generator of its own, so that a seed replays.
@@ -208,7 +217,8 @@ impl Run<'_> {
         let gap = self.dice.gap(self.case.demand[of]);
         self.push(gap, Event::Request(of));
         self.out.offered += 1;
-        let tokens = if self.case.tokens == 0 { 0 } else { 1 + (self.dice.roll() * 2.0 * self.case.tokens as f64) as u64 };
+        let tokens =
+            if self.case.tokens == 0 { 0 } else { 1 + (self.dice.roll() * 2.0 * self.case.tokens as f64) as u64 };
         let (limits, now) = (self.limits(), self.now);
         let before = self.sides[of].instance.desk.counts().1;
         match self.sides[of].instance.ask(&limits, tokens, now) {

@@ -26,13 +26,17 @@ pub(super) struct Instance {
     pub(super) limiter: Limiter,
     pub(super) part: Limits,
     pub(super) desk: Arc<Desk>,
+    reach: Arc<Reach>,
 }
 
 impl Instance {
     pub(super) fn new(policy: Policy, live: &Arc<AtomicU32>, epoch: u64) -> Self {
-        let desk = Arc::new(Desk::new(Arc::<Bell>::default(), Arc::clone(live), policy, epoch));
+        let reach = Arc::new(Reach::new());
+        reach.set(true, None, START);
+        let desk = Desk::new(Arc::<Bell>::default(), Arc::clone(&reach), Arc::clone(live), policy, epoch);
+        let desk = Arc::new(desk);
         let part = Limits::new(Names::new("t"), Arc::clone(&desk));
-        Self { limiter: Limiter::shared(Arc::clone(&desk)), part, desk }
+        Self { limiter: Limiter::shared(Arc::clone(&desk)), part, desk, reach }
     }
 
     /// What its next round holds.
@@ -101,7 +105,6 @@ impl World {
             assert!(!matches!(answer, Err(call::Fault::Refused(_))), "{answer:?}");
         }
         self.instances[of].settle(answers, self.now);
-        self.instances[of].desk.set_up(true);
         count
     }
 
@@ -426,8 +429,9 @@ fn while_redis_is_away_the_policy_decides_and_nobody_waits() {
     let admitted = |policy| {
         let mut one = Instance::new(policy, &live, 1);
         let waiting = one.ask(&limits, 0, START);
+        let Taken::Later(waiting) = waiting else { panic!("while it is there one waits") };
+        one.reach.set(false, Some("gone"), START);
         assert!(one.gather(START, false).is_empty(), "nothing is sent");
-        let Taken::Later(waiting) = waiting else { panic!("before the first word one waits") };
         let mut got = vec![word(waiting, START).outcome];
         for _ in 0..30 {
             let Taken::Now(decision) = one.ask(&limits, 0, START) else { panic!("somebody waits") };

@@ -76,7 +76,7 @@ impl Link {
             link.stale = true;
         } else {
             let address = link.connector.target().seeds[0].clone();
-            link.add(address, None);
+            link.add(address);
         }
         link
     }
@@ -219,21 +219,17 @@ impl Link {
     fn index(&mut self, at: Address) -> usize {
         let known = self.nodes.iter().position(|node| *node.server().address() == at);
         known.unwrap_or_else(|| {
-            self.add(at, None);
+            self.add(at);
             self.nodes.len() - 1
         })
     }
 
-    fn add(&mut self, address: Address, tag: Option<&str>) {
-        let node = self.node(address, tag);
+    fn add(&mut self, address: Address) {
+        let node = self.node(address, self.probe.clone());
         self.nodes.push(node);
     }
 
-    fn node(&self, address: Address, tag: Option<&str>) -> Node {
-        let mut probe = self.probe.clone();
-        if let Some(tag) = tag {
-            probe.extend_from_slice(format!(":{{{tag}}}").as_bytes());
-        }
+    fn node(&self, address: Address, probe: Vec<u8>) -> Node {
         Node::new(self.connector.server(address), self.role, probe, self.deadline)
     }
 
@@ -245,11 +241,13 @@ impl Link {
         let mut known = std::mem::take(&mut self.nodes);
         for (index, address) in map.owners.iter().enumerate() {
             let there = known.iter().position(|node| node.server().address() == address);
-            let node = match there {
-                Some(there) => known.swap_remove(there),
-                None => self.node(address.clone(), map.tag(index).as_deref()),
-            };
-            self.nodes.push(node);
+            // In a slot of its own, or it would send its probes away unread.
+            let probe = map.tag(index).map_or_else(Vec::new, |tag| format!(":{{{tag}}}").into_bytes());
+            let probe = [&self.probe[..], &probe].concat();
+            self.nodes.push(match there {
+                Some(there) => known.swap_remove(there).probed_with(probe),
+                None => self.node(address.clone(), probe),
+            });
         }
         self.map = Some(map);
     }
@@ -299,3 +297,7 @@ async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
 #[cfg(test)]
 #[path = "link_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "link_cluster_tests.rs"]
+mod cluster_tests;

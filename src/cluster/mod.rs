@@ -10,31 +10,45 @@
 
 mod call;
 mod codec;
-mod limits;
 mod conn;
 mod connector;
 mod dial;
+mod limits;
 mod link;
+mod news;
 mod node;
 mod reply;
+mod rests;
+#[cfg(test)]
+mod rests_tests;
+mod resync;
 mod slots;
+mod subscribe;
 mod task;
 #[cfg(test)]
 mod testing;
 mod url;
+mod wire;
 
 use call::{Answer, Call};
 use codec::Names;
-use limits::Limits;
 use connector::Connector;
+use limits::Limits;
 use link::Link;
+use news::NewsOut;
+use rests::Rests;
+use resync::Progress;
+use subscribe::{Ear, Listening};
 
 use crate::base::bell::Bell;
 use crate::base::tasks::{self, Drain};
 use crate::base::{Now, Secret};
+use crate::state::breakers::BreakerCalls;
+use crate::state::catalog::Directory;
 use crate::state::delta::Delta;
 use crate::state::desk::Desk;
-use crate::state::outbox::{Asks, Tells};
+use crate::state::news::{Listener, News};
+use crate::state::outbox::Tells;
 use crate::state::reach::Reach;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,15 +78,22 @@ pub struct Shared {
     pub reach: Arc<Reach>,
     /// What gathered to be told and spent.
     pub tells: Tells<Delta>,
-    /// Who waits for an answer.
-    pub asks: Asks,
     /// Where limits are asked about and leased.
     pub limits: Arc<Desk>,
+    /// Who rests, as this instance knows it.
+    pub directory: Arc<Directory>,
+    /// What breakers count and claim.
+    pub breakers: BreakerCalls,
+    /// Small messages on their way out.
+    pub news: Tells<News>,
+    /// Who acts on the others' messages.
+    pub listeners: Vec<Listener>,
 }
 
 /// A running connection to the others.
 #[derive(Debug)]
 pub struct Cluster {
+    progress: Arc<Progress>,
     thread: std::thread::JoinHandle<()>,
 }
 
@@ -81,15 +102,40 @@ impl Cluster {
     /// can't be read or when there is no thread to be had.
     pub fn start(config: &ClusterConfig, shared: Shared) -> Result<Self, String> {
         let connector = Connector::new(config.url.reveal(), None).map_err(|e| format!("redis_url: {e}"))?;
-        let names = Names::new(&config.prefix);
-        let link = Link::new(connector, "rounds", names.probe(), config.deadline, shared.reach);
-        let parts: Vec<Box<dyn Part>> = vec![Box::new(Limits::new(names, shared.limits))];
+        let (names, epoch) = (Names::new(&config.prefix), config.epoch);
+        let Shared { bell, drain, reach, tells, limits, directory, breakers, news, listeners } = shared;
+        let progress = Arc::new(Progress::new());
+        let ear = Ear { epoch, directory: Arc::clone(&directory), listeners };
+        let listening = Listening {
+            way: connector.way("subscription"),
+            channel: names.news(),
+            ear,
+            progress: Arc::clone(&progress),
+            bell: Arc::clone(&bell),
+        };
+        let link = Link::new(connector, "rounds", names.probe(), config.deadline, reach);
+        let parts: Vec<Box<dyn Part>> = vec![
+            Box::new(Rests::new(names.clone(), epoch, directory, tells, breakers, Arc::clone(&progress))),
+            Box::new(Limits::new(names.clone(), limits)),
+            Box::new(NewsOut::new(names, epoch, news)),
+        ];
         let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
         let thread = tasks::thread("redis".to_owned(), move || {
-            runtime.block_on(task::run(link, parts, shared.bell, shared.drain));
+            let listening = tasks::spawn_on(runtime.handle(), "subscription", listening.run(drain.clone()));
+            runtime.block_on(async {
+                task::run(link, parts, bell, drain).await;
+                // It ends by itself in the same phase.
+                let _ = listening.await;
+            });
             runtime.shutdown_timeout(Duration::from_secs(1));
         });
-        Ok(Self { thread: thread.map_err(|e| e.to_string())? })
+        Ok(Self { progress, thread: thread.map_err(|e| e.to_string())? })
+    }
+
+    /// Waits until the others' rests are known here: at most `patience`, and no longer than it takes to find that there is
+    /// no Redis. Whether they are.
+    pub async fn known(&self, patience: Duration) -> bool {
+        tokio::time::timeout(patience, self.progress.settled()).await.unwrap_or(false)
     }
 
     /// Waits for its last round; shutdown's last phase must have been reached.

@@ -66,6 +66,12 @@ impl Node {
         Self { server, role, probe, deadline, state, backoff, since: now, heard: now, told: None }
     }
 
+    /// The same, writing its probes to `key` from the next one on.
+    pub(super) fn probed_with(mut self, key: Vec<u8>) -> Self {
+        self.probe = key;
+        self
+    }
+
     pub(super) fn server(&self) -> &Server {
         &self.server
     }

@@ -7,7 +7,7 @@ use super::answer::Answer;
 use super::headers::Outgoing;
 use super::multipart::Form;
 use super::settle::Ticket;
-use super::{Proxy, Question, demo, limit};
+use super::{Proxy, Question, demo, limit, trial};
 use crate::base::metrics::METRICS;
 use crate::base::tasks::Phase;
 use crate::base::{AccountId, Clock, Error, ErrorKind, Now};
@@ -50,10 +50,9 @@ async fn ask(proxy: &Proxy, question: &Question, ticket: &mut Ticket) -> Result<
     let dialect = question.endpoint.dialect();
     let (mut tried, mut failures) = (Tried::default(), Failures::default());
     loop {
-        let now = Clock::now();
-        let picked = pick(&plan, &mut tried, &mut proxy.dice.lock(), now);
+        let (picked, trial, now) = trial::next(proxy, &plan, &mut tried).await;
         let refusal = picked.refusal(now);
-        let Pick::Go(target, probe) = picked else { return failures.into_answer(refusal, ticket) };
+        let Pick::Go(target, _) = picked else { return failures.into_answer(refusal, ticket) };
         limit::hold_budget(proxy, ticket, &target)?;
         if target.account().id == DEMO {
             ticket.begin(target);
@@ -76,7 +75,7 @@ async fn ask(proxy: &Proxy, question: &Question, ticket: &mut Ticket) -> Result<
         let verdict = failed.judge(proxy, &target, question.stream);
         settle_failure(proxy, &target, &verdict, now);
         // Only now: a half-open account must see the verdict before the next attempt may probe it.
-        drop(probe);
+        drop(trial);
         ticket.running = None;
         tracing::debug!(request = %ticket.id, account = &*target.account().label, ?verdict, "an attempt failed");
         match verdict.next {
@@ -89,11 +88,10 @@ async fn ask(proxy: &Proxy, question: &Question, ticket: &mut Ticket) -> Result<
 /// Relays an upload to the first target: what was sent can't be sent again.
 pub(super) async fn upload(proxy: &Proxy, parts: &Parts, form: Form, ticket: &mut Ticket) -> Result<Answer, Error> {
     let plan = plan(proxy, ticket)?;
-    let now = Clock::now();
     let (mut tried, mut failures) = (Tried::default(), Failures::default());
-    let picked = pick(&plan, &mut tried, &mut proxy.dice.lock(), now);
+    let (picked, trial, now) = trial::next(proxy, &plan, &mut tried).await;
     let refusal = picked.refusal(now);
-    let Pick::Go(target, probe) = picked else { return failures.into_answer(refusal, ticket) };
+    let Pick::Go(target, _) = picked else { return failures.into_answer(refusal, ticket) };
     if target.account().provider.dialect != Dialect::OpenAi || target.account().id == DEMO {
         failures.foreign = true;
         return failures.into_answer(None, ticket);
@@ -113,7 +111,7 @@ pub(super) async fn upload(proxy: &Proxy, parts: &Parts, form: Form, ticket: &mu
     };
     let verdict = failed.judge(proxy, &target, false);
     settle_failure(proxy, &target, &verdict, now);
-    drop(probe);
+    drop(trial);
     if verdict.next != Next::Retry {
         return failed.into_answer(&verdict);
     }
@@ -189,8 +187,14 @@ pub(super) fn settle_failure(proxy: &Proxy, target: &Target, verdict: &Verdict, 
         METRICS.upstream_failed.inc();
         target.failed(now);
     }
-    if let Some(delta) = target.seat.live.punish(&verdict.penalty, target.model.id(), started, now).delta {
-        proxy.shared.outbox.tell(delta);
+    let outcome = target.seat.live.punish(&verdict.penalty, target.model.id(), started, now);
+    match (outcome.delta, &verdict.penalty) {
+        (Some(delta), _) => proxy.shared.outbox.tell(delta),
+        // Too few here; perhaps not together with the others'.
+        (None, Penalty::CountFailure(breaker)) if outcome.failures > 0 => {
+            proxy.shared.breakers.failed(target.account().id, breaker, started);
+        }
+        (None, _) => {}
     }
 }
 

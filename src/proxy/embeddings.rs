@@ -9,11 +9,11 @@
 use super::attempt::{Failed, settle_failure, settle_success};
 use super::headers::{self, Outgoing};
 use super::settle::{Outcome, Ticket};
-use super::{Proxy, limit};
+use super::{Proxy, limit, trial};
 use crate::base::{AccountId, Clock};
 use crate::dialect::usage::{self, Usage};
 use crate::dialect::{Dialect, Endpoint, estimate};
-use crate::routing::{Pick, Target, Tried, pick, resolve};
+use crate::routing::{Pick, Target, Tried, resolve};
 use crate::state::semantic::Vector;
 use crate::upstream::{Call, CallBody, CallError, Pieces, Reply, ReplyBody};
 use bytes::{Bytes, BytesMut};
@@ -47,9 +47,8 @@ pub(super) async fn vector(proxy: &Proxy, model: &Arc<str>, text: &str, asker: &
     }
     // The operator chose the model: the caller's own list of models does not matter.
     let plan = resolve(&proxy.catalog(), None, model).ok()?;
-    let now = Clock::now();
-    let picked = pick(&plan, &mut Tried::default(), &mut proxy.dice.lock(), now);
-    let Pick::Go(target, probe) = picked else { return None };
+    let (picked, trial, now) = trial::next(proxy, &plan, &mut Tried::default()).await;
+    let Pick::Go(target, _) = picked else { return None };
     if target.account().provider.dialect != Dialect::OpenAi || target.account().id == AccountId(0) {
         return None;
     }
@@ -84,7 +83,7 @@ pub(super) async fn vector(proxy: &Proxy, model: &Arc<str>, text: &str, asker: &
         }
     };
     // A half-open account must see the verdict before the next attempt may probe it.
-    drop(probe);
+    drop(trial);
     ticket.failed(code, error);
     None
 }

@@ -20,6 +20,7 @@ mod relay;
 mod replay;
 mod semantic;
 mod settle;
+mod trial;
 
 use crate::base::ids::RequestIds;
 use crate::base::tasks::Drain;
@@ -30,6 +31,7 @@ use crate::dialect::{Dialect, Endpoint, estimate};
 use crate::routing::Dice;
 use crate::server::body::Incoming;
 use crate::server::{Body, Peer, body};
+use crate::state::breakers::Breakers;
 use crate::state::buckets::Limits;
 use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
@@ -76,6 +78,8 @@ pub struct Shared {
     pub fingerprints: Fingerprints,
     /// The way out to other instances.
     pub outbox: Outbox<Delta>,
+    /// What instances count and claim together.
+    pub breakers: Breakers,
     /// The limits of who has none of its own.
     pub limits: Limits,
     /// The name that totals of requests without a target go under.

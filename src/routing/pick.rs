@@ -127,6 +127,11 @@ impl Tried {
         self.len
     }
 
+    /// The last one was not tried after all.
+    pub fn take_back(&mut self) {
+        self.len = self.len.saturating_sub(1);
+    }
+
     fn push(&mut self, account: AccountId, ident: u64) {
         self.list[self.len] = (account, ident);
         self.len += 1;

@@ -124,6 +124,17 @@ impl Cooldown {
         let _ = self.probe.compare_exchange(token, 0, Ordering::AcqRel, Ordering::Relaxed);
     }
 
+    /// Gives a probe back, but as one that somebody else makes until `until` ([`PROBE_LEASE`] from now at most).
+    pub fn defer(&self, token: u64, until: Now) {
+        let since = until.as_nanos().saturating_sub(PROBE_LEASE.as_nanos() as u64).max(1);
+        let _ = self.probe.compare_exchange(token, since, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// How often it was cleared.
+    pub fn generation(&self) -> u32 {
+        self.inner.lock().held.rest().generation
+    }
+
     /// The account rests. What to tell, if anything changed.
     pub fn trip(&self, cost: &Cost, started: Now, now: Now) -> Option<Rest> {
         self.change(|inner| inner.held.trip(cost, started, now))
@@ -156,7 +167,14 @@ impl Cooldown {
 
     /// The sum over all instances says it: open, as if our own count had.
     pub fn open(&self, breaker: &Breaker, started: Now, now: Now) -> Option<Rest> {
-        self.change(|inner| !inner.held.rest().is_live() && inner.held.trip(&breaker.cost(), started, now))
+        self.change(|inner| {
+            let closed = !inner.held.rest().is_live() || inner.held.lapsed(now);
+            let opens = closed && inner.held.trip(&breaker.cost(), started, now);
+            if opens {
+                inner.failures.clear();
+            }
+            opens
+        })
     }
 
     /// An attempt succeeded. Costs one load while healthy.
@@ -298,6 +316,18 @@ mod tests {
         assert_eq!(account.admit(t + 61 * S), Admit::ProbeTaken);
         account.release(new);
         assert!(matches!(account.admit(t + 61 * S), Admit::Probe(_)));
+    }
+
+    #[test]
+    fn a_probe_made_elsewhere_keeps_others_out_for_as_long_as_that() {
+        let account = opened();
+        let t = T0 + 31 * S;
+        let Admit::Probe(token) = account.admit(t) else { panic!() };
+        account.defer(token, t + S);
+        account.release(token);
+        assert_eq!(account.admit(t + S / 2), Admit::ProbeTaken);
+        assert_eq!(account.resting(t + S / 2), Some(t + S));
+        assert!(matches!(account.admit(t + S), Admit::Probe(_)));
     }
 
     #[test]

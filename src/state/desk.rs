@@ -7,13 +7,13 @@
 use super::buckets::{Limits, Purse, Which};
 use super::lease::{Lease, Turn};
 use super::limiter::{Decision, LimitHeaders, Refusal, Reservation, Via, wait};
+use super::reach::Reach;
 use super::subject::Subject;
-use crate::base::metrics::METRICS;
-use crate::base::{Now, RequestId};
 use crate::base::bell::Bell;
+use crate::base::metrics::METRICS;
 use crate::base::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
+use crate::base::{Now, RequestId};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 /// What limits do while Redis is away. `max_parallel` never opens: then it is shared out by instances.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -36,7 +36,8 @@ pub struct Desk {
     /// This process: purses' names in Redis are made from it.
     epoch: u64,
     named: AtomicU64,
-    down: AtomicBool,
+    /// Whether there is anybody to ask.
+    reach: Arc<Reach>,
     /// For the next round; for one within a while.
     listed: Mutex<Vec<Account>>,
     later: Mutex<Vec<Account>>,
@@ -126,26 +127,20 @@ pub struct Next {
 const MOST: u32 = 65_536;
 
 impl Desk {
-    /// `bell` wakes the Redis task; `live` is how many instances there are.
-    pub fn new(bell: Arc<Bell>, live: Arc<AtomicU32>, policy: Policy, epoch: u64) -> Self {
+    /// `bell` wakes the Redis task; `reach` says whether it has anybody to talk to; `live` is how many instances there are.
+    pub fn new(bell: Arc<Bell>, reach: Arc<Reach>, live: Arc<AtomicU32>, policy: Policy, epoch: u64) -> Self {
         Self {
             bell,
             live,
             policy,
             epoch,
             named: AtomicU64::new(0),
-            // Until the first word from Redis or about it, requests wait for it, under their own deadline.
-            down: AtomicBool::new(false),
+            reach,
             listed: Mutex::new(Vec::new()),
             later: Mutex::new(Vec::new()),
             waiting: Arc::default(),
             counts: Counts::default(),
         }
-    }
-
-    /// Whether Redis can be asked.
-    pub fn set_up(&self, up: bool) {
-        self.down.store(!up, Ordering::Release);
     }
 
     /// Instances now, this one included.
@@ -175,7 +170,7 @@ impl Desk {
     }
 
     pub(crate) fn is_down(&self) -> bool {
-        self.down.load(Ordering::Acquire)
+        !self.reach.is_up()
     }
 
     pub(crate) fn list(&self, account: Account, urgent: bool) {

@@ -92,7 +92,7 @@ impl Live {
     /// Who rests now, ordered by account; accounts before their models.
     pub fn resting(&self, now: Now) -> Vec<Resting> {
         let mut rows = Vec::new();
-        for Delta { account, model, rest } in self.snapshot(now) {
+        for Delta { account, model, rest, .. } in self.snapshot(now) {
             // An ended lock is over; an ended cooldown still waits for its probe.
             if rest.is_live() && (model.is_none() || rest.until > now) {
                 rows.push(Resting { account, model, until: rest.until, level: rest.level, reason: rest.reason });
@@ -106,10 +106,9 @@ impl Live {
     pub fn snapshot(&self, now: Now) -> Vec<Delta> {
         let mut all = Vec::new();
         for record in self.records() {
-            let account = record.id;
-            all.extend(record.cooldown.rest(now).map(|rest| Delta { account, model: None, rest }));
+            all.extend(record.told(None, record.cooldown.rest(now), Delta::LONG_AGO));
             let locks = record.locks.rests(now).into_iter();
-            all.extend(locks.map(|(model, rest)| Delta { account, model: Some(model), rest }));
+            all.extend(locks.filter_map(|(model, rest)| record.told(Some(model), Some(rest), Delta::LONG_AGO)));
         }
         all
     }
@@ -117,11 +116,10 @@ impl Live {
     /// An operator ends the account's rest and all its locks. What to tell; empty when nothing rested.
     pub fn unlock(&self, account: AccountId, now: Now) -> Vec<Delta> {
         let Some(record) = self.accounts.get(&account) else { return Vec::new() };
-        let mut told: Vec<_> =
-            record.cooldown.unlock(now).map(|rest| Delta { account, model: None, rest }).into_iter().collect();
+        let mut told: Vec<_> = record.told(None, record.cooldown.unlock(now), now).into_iter().collect();
         for (model, rest) in record.locks.rests(now) {
             if rest.is_live() {
-                told.extend(record.locks.unlock(model, now).map(|rest| Delta { account, model: Some(model), rest }));
+                told.extend(record.told(Some(model), record.locks.unlock(model, now), now));
             }
         }
         told
@@ -129,8 +127,8 @@ impl Live {
 
     /// An operator ends one lock.
     pub fn unlock_model(&self, account: AccountId, model: ModelId, now: Now) -> Option<Delta> {
-        let rest = self.accounts.get(&account)?.locks.unlock(model, now)?;
-        Some(Delta { account, model: Some(model), rest })
+        let record = self.accounts.get(&account)?;
+        record.told(Some(model), record.locks.unlock(model, now), now)
     }
 
     /// Forgets, in stripe `index`, what need not be remembered; call it for one stripe a tick.
@@ -220,29 +218,35 @@ impl AccountLive {
         match (penalty, model) {
             (Penalty::None, _) | (Penalty::LockModel(_), None) => Outcome::default(),
             (Penalty::CoolAccount(cost), _) => {
-                Outcome { delta: self.told(None, self.cooldown.trip(cost, started, now)), failures: 0 }
+                Outcome { delta: self.told(None, self.cooldown.trip(cost, started, now), started), failures: 0 }
             }
             (Penalty::LockModel(cost), Some(model)) => {
-                Outcome { delta: self.told(Some(model), self.locks.trip(model, cost, started, now)), failures: 0 }
+                let rest = self.locks.trip(model, cost, started, now);
+                Outcome { delta: self.told(Some(model), rest, started), failures: 0 }
             }
             (Penalty::CountFailure(breaker), _) => {
                 let counted = self.cooldown.fail(breaker, started, now);
-                Outcome { delta: self.told(None, counted.opened), failures: counted.failures }
+                Outcome { delta: self.told(None, counted.opened, started), failures: counted.failures }
             }
         }
     }
 
+    /// How often the account's own rest was cleared: what is counted towards its breaker belongs to one generation.
+    pub fn generation(&self) -> u32 {
+        self.cooldown.generation()
+    }
+
     /// The instances' sum says that the breaker opens.
     pub fn open(&self, breaker: &Breaker, started: Now, now: Now) -> Option<Delta> {
-        self.told(None, self.cooldown.open(breaker, started, now))
+        self.told(None, self.cooldown.open(breaker, started, now), started)
     }
 
     /// An attempt that began at `started` succeeded (its head said so). Two loads while all is well. What to tell:
     /// the account's clearing, the lock's.
     pub fn succeed(&self, model: Option<ModelId>, started: Now, now: Now) -> [Option<Delta>; 2] {
         [
-            self.told(None, self.cooldown.succeed(started, now)),
-            model.and_then(|model| self.told(Some(model), self.locks.succeed(model, started, now))),
+            self.told(None, self.cooldown.succeed(started, now), now),
+            model.and_then(|model| self.told(Some(model), self.locks.succeed(model, started, now), now)),
         ]
     }
 
@@ -274,8 +278,20 @@ impl AccountLive {
         }
     }
 
-    fn told(&self, model: Option<ModelId>, rest: Option<Rest>) -> Option<Delta> {
-        rest.map(|rest| Delta { account: self.id, model, rest })
+    fn told(&self, model: Option<ModelId>, rest: Option<Rest>, since: Now) -> Option<Delta> {
+        rest.map(|rest| Delta { account: self.id, model, rest, since })
+    }
+}
+
+impl Probe {
+    /// Whose.
+    pub fn account(&self) -> &Arc<AccountLive> {
+        &self.account
+    }
+
+    /// Another instance is the probe: until `until` nobody here need ask again.
+    pub fn elsewhere(self, until: Now) {
+        self.account.cooldown.defer(self.token, until);
     }
 }
 
@@ -291,6 +307,9 @@ impl Drop for Probe {
     }
 }
 
+#[cfg(test)]
+#[path = "live_simulation.rs"]
+mod simulation;
 #[cfg(test)]
 #[path = "live_tests.rs"]
 mod tests;

@@ -5,6 +5,7 @@
 pub mod answer;
 mod attempts;
 mod base_url;
+pub mod breakers;
 pub mod buckets;
 pub mod budgets;
 pub mod bus;
@@ -21,6 +22,7 @@ pub mod limit_headers;
 pub mod limiter;
 pub mod live;
 pub mod model_locks;
+pub mod news;
 pub mod outbox;
 pub mod peers;
 pub mod providers;

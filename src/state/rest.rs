@@ -145,6 +145,11 @@ impl Rest {
         self.max(other)
     }
 
+    /// Whether somebody who knows `old` needs to hear of it.
+    pub fn beats(&self, old: &Self) -> bool {
+        self > old && self.is_news_over(old)
+    }
+
     /// Whether `self`, which won over `old`, is worth telling: deadlines within [`SAME`] are equal.
     fn is_news_over(&self, old: &Self) -> bool {
         self.generation != old.generation

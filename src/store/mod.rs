@@ -24,6 +24,7 @@ pub use writer::Writer;
 use crate::base::seal::{self, DataKey, MasterKey, SealError, Sealer};
 use crate::base::{AccountId, Clock, KeyId, Secret, TokenId, VirtualModelId};
 use crate::config::{RouteSpec, Settings};
+use crate::state::news::{Herald, Kind, News};
 use crate::state::providers;
 use embedded::{Deployment, Embedded};
 use master::MasterSource;
@@ -34,7 +35,7 @@ use rows::{
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
 
 const CANARY: &[u8] = b"merido";
@@ -56,6 +57,7 @@ pub struct Store {
     engine: Embedded,
     seals: Arc<Seals>,
     bell: Arc<Notify>,
+    herald: Arc<OnceLock<Herald>>,
 }
 
 struct Seals {
@@ -92,12 +94,18 @@ impl Store {
             Ok(new)
         })?;
         let seals = seals.ok_or_else(|| StoreError::corrupt("the store has no deployment"))?;
-        Ok(Self { engine, seals: Arc::new(seals), bell: Arc::default() })
+        Ok(Self { engine, seals: Arc::new(seals), bell: Arc::default(), herald: Arc::default() })
     }
 
     /// Rings when this handle (or a clone of it) changed the catalog.
     pub fn bell(&self) -> Arc<Notify> {
         Arc::clone(&self.bell)
+    }
+
+    /// Tells other instances of each change this handle (or a clone of it) makes to the catalog, from now on.
+    pub fn tell_of_changes(&self, herald: Herald) {
+        // A second one has nobody else to tell.
+        let _ = self.herald.set(herald);
     }
 
     /// The deployment's id.
@@ -343,6 +351,9 @@ impl Store {
     fn rung<T>(&self, done: Result<T>) -> Result<T> {
         if done.is_ok() {
             self.bell.notify_one();
+            if let Some(herald) = self.herald.get() {
+                herald.tell(News::new(Kind::CATALOG, []));
+            }
         }
         done
     }

@@ -132,11 +132,15 @@ fn keys_that_do_not_open() {
     let provider = Provider::new(chat("never said"));
     let gateway = all(&provider).with(|set| set.require_api_key = Some(true)).start();
     let ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
-    let short = gateway.key(KeySpec { expires_ms: Some(ms + 1500), ..named("short-lived") });
+    let short = gateway.key(KeySpec { expires_ms: Some(ms + 3000), ..named("short-lived") });
     let limited = gateway.key(KeySpec { models: Some(vec!["openai/allowed*".to_owned()]), ..named("limited") });
     let revoked = gateway.create_key(named("revoked"));
-    block_on(gateway.store().revoke_key(revoked.info.id)).unwrap();
-    let revoked = revoked.plain.reveal().to_owned();
+    let (id, revoked) = (revoked.info.id, revoked.plain.reveal().to_owned());
+    let opens = || get(gateway.addr, "/v1/models", &heads(&revoked)[0]).status == 200;
+    // Known first, or its refusal might come from before the gateway had heard of it.
+    eventually("the gateway knows the key", opens);
+    block_on(gateway.store().revoke_key(id)).unwrap();
+    eventually("the gateway forgets the key", || !opens());
 
     let unknown = format!("mrd_{}", "A".repeat(40));
     let asked = |head: &str| WAYS.map(|way| (way.dialect, post(gateway.addr, way.path, head, way.body.as_bytes())));

@@ -23,6 +23,7 @@ mod fallback;
 mod gate;
 mod leaks;
 mod limits;
+mod openapi;
 mod passhead;
 mod passthrough;
 mod redis_limits;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The Python that has the SDKs: `scripts/test.sh` makes it.
-fn python() -> PathBuf {
+pub fn python() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = std::env::var_os("MERIDO_TEST_PYTHON").map_or_else(|| root.join(".venv/bin/python"), PathBuf::from);
     assert!(

@@ -6,6 +6,7 @@ pub mod gateway;
 pub mod process;
 pub mod provider;
 pub mod redis;
+pub mod redis_cluster;
 pub mod tls;
 
 use std::time::{Duration, Instant};

@@ -1,0 +1,86 @@
+//! What the others publish, on a connection of its own.
+//!
+//! Messages are lost while it is broken; so each time it stands, everything is read again (`resync`) and every listener
+//! is told of a gap. What can't be understood (a later version, a kind nobody here listens to) is counted and skipped;
+//! own messages, too.
+
+use super::connector::Way;
+use super::resync::Progress;
+use super::wire::{self, Reader};
+use crate::base::Clock;
+use crate::base::bell::Bell;
+use crate::base::metrics::METRICS;
+use crate::base::tasks::{Drain, Phase};
+use crate::state::catalog::Directory;
+use crate::state::news::{Heard, Kind, Listener};
+use std::sync::Arc;
+
+/// The task that listens.
+pub(super) struct Listening {
+    pub(super) way: Way,
+    pub(super) channel: Vec<u8>,
+    pub(super) ear: Ear,
+    pub(super) progress: Arc<Progress>,
+    /// Wakes the task that makes the rounds.
+    pub(super) bell: Arc<Bell>,
+}
+
+/// Understands messages and hands on what they say.
+pub(super) struct Ear {
+    pub(super) epoch: u64,
+    pub(super) directory: Arc<Directory>,
+    pub(super) listeners: Vec<Listener>,
+}
+
+impl Listening {
+    /// Listens until shutdown's last phase.
+    pub(super) async fn run(mut self, drain: Drain) {
+        tokio::select! {
+            () = self.listen() => {}
+            () = drain.reached(Phase::Cut) => {}
+        }
+    }
+
+    async fn listen(&mut self) {
+        loop {
+            let Some(mut subscription) = self.way.try_subscription(&[&self.channel]).await else {
+                self.progress.unsubscribed();
+                continue;
+            };
+            self.progress.subscribed();
+            self.bell.ring();
+            self.ear.listeners.iter_mut().for_each(|listener| listener.hear(Heard::Gap));
+            while let Some(message) = subscription.next().await {
+                self.ear.hear(&message.payload);
+            }
+            self.progress.unsubscribed();
+        }
+    }
+}
+
+impl Ear {
+    fn hear(&mut self, message: &[u8]) {
+        let now = Clock::now();
+        let Some(reader) = Reader::new(message) else {
+            METRICS.cluster_skipped.inc();
+            return;
+        };
+        if reader.epoch == self.epoch {
+            METRICS.cluster_own.inc();
+            return;
+        }
+        METRICS.cluster_heard.inc();
+        for entry in reader {
+            let understood = entry.is_some_and(|(kind, body)| match kind {
+                Kind::RESTS => wire::delta(body, now).map(|delta| self.directory.live().apply(&delta, now)).is_some(),
+                _ => {
+                    let mut listeners = self.listeners.iter_mut().filter(|listener| listener.kind == kind);
+                    listeners.by_ref().map(|listener| listener.hear(Heard::News(body))).count() > 0
+                }
+            });
+            if !understood {
+                METRICS.cluster_skipped.inc();
+            }
+        }
+    }
+}
