@@ -24,6 +24,7 @@ use crate::state::catalog::Directory;
 use crate::state::dedup::{Dedup, Fingerprints};
 use crate::state::delta::Delta;
 use crate::state::desk::Desk;
+use crate::state::ledger::Till;
 use crate::state::limiter::Limiter;
 use crate::state::news::{Kind, Listener};
 use crate::state::outbox::Outbox;
@@ -184,6 +185,8 @@ struct Parts {
     limiter: Arc<Limiter>,
     /// Where limits meet the cluster; `None`: this instance is alone.
     desk: Option<Arc<Desk>>,
+    /// Where budgets do.
+    till: Option<Arc<Till>>,
     /// Wakes the Redis task.
     bell: Arc<Bell>,
     budgets: Arc<Budgets>,
@@ -216,9 +219,16 @@ impl Parts {
         let epoch = seal::random_u64().map_err(|e| e.to_string())?;
         let bell = Arc::<Bell>::default();
         let reach = Arc::new(if settings.redis_url.is_some() { Reach::new() } else { Reach::off() });
-        let desk = settings.redis_url.is_some().then(|| {
-            let live = Arc::new(AtomicU32::new(settings.expected_instances.unwrap_or(1)));
-            Arc::new(Desk::new(Arc::clone(&bell), Arc::clone(&reach), live, proxy::limit_policy(&settings), epoch))
+        let live = Arc::new(AtomicU32::new(settings.expected_instances.unwrap_or(1)));
+        let shared = settings.redis_url.is_some();
+        let ends = || (Arc::clone(&bell), Arc::clone(&reach), Arc::clone(&live));
+        let desk = shared.then(|| {
+            let (bell, reach, live) = ends();
+            Arc::new(Desk::new(bell, reach, live, proxy::limit_policy(&settings), epoch))
+        });
+        let till = shared.then(|| {
+            let (bell, reach, live) = ends();
+            Arc::new(Till::new(bell, reach, live, epoch))
         });
         let upstream = ClientConfig { connect, pool_idle, max_idle_per_host: MAX_IDLE_PER_HOST, tls };
         Ok(Self {
@@ -226,7 +236,8 @@ impl Parts {
             limiter: Arc::new(desk.as_ref().map_or_else(Limiter::new, |desk| Limiter::shared(Arc::clone(desk)))),
             desk,
             bell,
-            budgets: Arc::new(Budgets::new()),
+            budgets: Arc::new(till.as_ref().map_or_else(Budgets::new, |till| Budgets::shared(Arc::clone(till)))),
+            till,
             dedup_key: store.data_key().sub_key("dedup fingerprints").map_err(|e| e.to_string())?,
             throttle: Arc::default(),
             dedup: Dedup::new(proxy::dedup_limits(&settings)),
@@ -380,7 +391,7 @@ impl Parts {
 
     /// The way to the others, if there are any: without a Redis URL nothing leaves this instance.
     fn cluster(&self, switch: &DrainSwitch) -> Result<(Ways, Option<Cluster>), String> {
-        let (Some(url), Some(desk)) = (&self.settings.redis_url, &self.desk) else {
+        let (Some(url), Some(desk), Some(till)) = (&self.settings.redis_url, &self.desk, &self.till) else {
             return Ok((Ways { outbox: Outbox::closed(), breakers: Breakers::closed() }, None));
         };
         let bell = Arc::clone(&self.bell);
@@ -401,6 +412,7 @@ impl Parts {
             reach: Arc::clone(&self.reach),
             tells,
             limits: Arc::clone(desk),
+            budgets: Arc::clone(till),
             directory: Arc::clone(&self.directory),
             breakers: breaker_calls,
             news,

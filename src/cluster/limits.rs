@@ -128,7 +128,7 @@ impl Part for Limits {
             self.speak(account, Turn::Listed, round);
         }
         while let Some((_, account)) = self.unsaid.pop_front_if(|(due, _)| *due <= now) {
-            self.speak(account, Turn::Listed, round);
+            self.speak(account, Turn::Later, round);
         }
         while let Some((_, until, account)) = self.lapses.pop_front_if(|(due, ..)| *due <= now) {
             self.speak(account, Turn::Lapse(until), round);
@@ -200,4 +200,4 @@ fn read(value: &Value) -> Option<LimitReply> {
 mod model;
 #[cfg(test)]
 #[path = "limits_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -8,6 +8,7 @@
 
 #![allow(dead_code, reason = "parts of it are being built")]
 
+mod budgets;
 mod call;
 mod codec;
 mod conn;
@@ -30,6 +31,7 @@ mod testing;
 mod url;
 mod wire;
 
+use budgets::Budgets;
 use call::{Answer, Call};
 use codec::Names;
 use connector::Connector;
@@ -47,6 +49,7 @@ use crate::state::breakers::BreakerCalls;
 use crate::state::catalog::Directory;
 use crate::state::delta::Delta;
 use crate::state::desk::Desk;
+use crate::state::ledger::Till;
 use crate::state::news::{Listener, News};
 use crate::state::outbox::Tells;
 use crate::state::reach::Reach;
@@ -80,6 +83,8 @@ pub struct Shared {
     pub tells: Tells<Delta>,
     /// Where limits are asked about and leased.
     pub limits: Arc<Desk>,
+    /// Where budgets are.
+    pub budgets: Arc<Till>,
     /// Who rests, as this instance knows it.
     pub directory: Arc<Directory>,
     /// What breakers count and claim.
@@ -103,7 +108,7 @@ impl Cluster {
     pub fn start(config: &ClusterConfig, shared: Shared) -> Result<Self, String> {
         let connector = Connector::new(config.url.reveal(), None).map_err(|e| format!("redis_url: {e}"))?;
         let (names, epoch) = (Names::new(&config.prefix), config.epoch);
-        let Shared { bell, drain, reach, tells, limits, directory, breakers, news, listeners } = shared;
+        let Shared { bell, drain, reach, tells, limits, budgets, directory, breakers, news, listeners } = shared;
         let progress = Arc::new(Progress::new());
         let ear = Ear { epoch, directory: Arc::clone(&directory), listeners };
         let listening = Listening {
@@ -117,6 +122,7 @@ impl Cluster {
         let parts: Vec<Box<dyn Part>> = vec![
             Box::new(Rests::new(names.clone(), epoch, directory, tells, breakers, Arc::clone(&progress))),
             Box::new(Limits::new(names.clone(), limits)),
+            Box::new(Budgets::new(names.clone(), budgets)),
             Box::new(NewsOut::new(names, epoch, news)),
         ];
         let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;

@@ -9,6 +9,7 @@ use crate::state::breakers::{Breakers, Claimed, Claiming};
 use crate::state::catalog::Directory;
 use crate::state::delta::Delta;
 use crate::state::desk::{Desk, Policy};
+use crate::state::ledger::Till;
 use crate::state::live::AccountLive;
 use crate::state::news::{Heard, Herald, Kind, Listener, News};
 use crate::state::outbox::Outbox;
@@ -63,9 +64,11 @@ impl Instance {
         let config = ClusterConfig { url: Secret::new(server.url()), prefix: "t".to_owned(), deadline, epoch };
         let switch = DrainSwitch::new();
         let desk = Desk::new(Arc::clone(&bell), Arc::default(), Arc::default(), Policy::default(), epoch);
+        let till = Till::new(Arc::clone(&bell), Arc::default(), Arc::default(), epoch);
         let shared = Shared {
             bell,
             limits: Arc::new(desk),
+            budgets: Arc::new(till),
             drain: switch.drain(),
             reach: Arc::default(),
             tells,

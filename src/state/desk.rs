@@ -161,12 +161,8 @@ impl Desk {
 
     /// Makes the part of a new purse that speaks with Redis.
     pub(crate) fn lease(self: &Arc<Self>, subject: Subject) -> Box<Lease> {
-        // A name per purse, not per process: one that was forgotten and made anew must not be taken for the old one.
-        let n = self.named.fetch_add(1, Ordering::Relaxed);
-        let mut id = self.epoch ^ n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        id = (id ^ (id >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        id = (id ^ (id >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        Box::new(Lease::new(Arc::clone(self), subject, (id ^ (id >> 31)) >> 12))
+        let id = name(self.epoch, self.named.fetch_add(1, Ordering::Relaxed));
+        Box::new(Lease::new(Arc::clone(self), subject, id))
     }
 
     pub(crate) fn is_down(&self) -> bool {
@@ -189,13 +185,10 @@ impl Desk {
 
     /// A place for one more that waits, if there is room.
     pub(crate) fn seat(&self) -> Option<Seat> {
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= MOST {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
+        let seat = Seat::of(&self.waiting, MOST)?;
         self.counts.waited.fetch_add(1, Ordering::Relaxed);
         METRICS.limits_waited.inc();
-        Some(Seat(Arc::clone(&self.waiting)))
+        Some(seat)
     }
 
     /// Decides without the cluster.
@@ -241,6 +234,26 @@ impl Desk {
             }
         };
         Decision { outcome, headers: LimitHeaders::of(limits, &requests, &tokens) }
+    }
+}
+
+/// The `n`-th name of a process, below 2⁵². A name per purse, not per process: one that was forgotten and made anew must
+/// not be taken for the old one.
+pub(crate) const fn name(epoch: u64, n: u64) -> u64 {
+    let mut id = epoch ^ n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    id = (id ^ (id >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    id = (id ^ (id >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (id ^ (id >> 31)) >> 12
+}
+
+impl Seat {
+    /// One of `most` that `taken` counts.
+    pub(crate) fn of(taken: &Arc<AtomicU32>, most: u32) -> Option<Self> {
+        if taken.fetch_add(1, Ordering::Relaxed) >= most {
+            taken.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Self(Arc::clone(taken)))
     }
 }
 

@@ -121,6 +121,8 @@ pub(crate) enum Step {
 pub enum Turn {
     /// It was listed.
     Listed,
+    /// What it had to say has gathered for a while.
+    Later,
     /// Its lease of this end is about to lapse.
     Lapse(Now),
     /// Its slots must be renewed.
@@ -307,13 +309,15 @@ impl Purse {
         let seed = (seed(limits.rpm, &self.requests), seed(limits.tpm, &self.tokens));
         let running = self.running;
         let lease = self.lease.as_deref_mut()?;
-        if turn == Turn::Listed {
-            (lease.listed, lease.later) = (false, false);
-        }
+        // Each queue has a purse once: only its own turn there ends that.
+        lease.listed &= turn != Turn::Listed;
+        lease.later &= turn != Turn::Later;
         lease.beating &= turn != Turn::Beat;
         // Who no longer waits is not asked for: that would be a debit for nothing.
         lease.asks.retain(|ask| !ask.reply.is_closed());
-        if lease.flying.is_some() {
+        // A lease renewed since has another end, and a look of its own.
+        let renewed = matches!(turn, Turn::Lapse(until) if until != lease.until);
+        if lease.flying.is_some() || renewed {
             return None;
         }
         let held = lease.in_hand(now);
@@ -331,8 +335,8 @@ impl Purse {
             || lease.used != lease.acked
             || keep != had
             || match turn {
-                Turn::Listed => lease.runs_low(&limits, running, now),
-                Turn::Lapse(until) => lease.until == until && held != (0, 0),
+                Turn::Listed | Turn::Later => lease.runs_low(&limits, running, now),
+                Turn::Lapse(_) => held != (0, 0),
                 Turn::Beat => had > 0,
                 Turn::Close => false,
             };
@@ -436,7 +440,7 @@ impl Purse {
     /// Nobody can be asked: who waits hears so by the end of its channel.
     pub(crate) fn give_up(&mut self) {
         if let Some(lease) = self.lease.as_deref_mut() {
-            (lease.listed, lease.later) = (false, false);
+            lease.listed = false;
             lease.asks.clear();
         }
     }

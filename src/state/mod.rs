@@ -18,6 +18,7 @@ pub mod desk;
 pub mod embed;
 pub mod latency;
 pub mod lease;
+pub mod ledger;
 pub mod limit_headers;
 pub mod limiter;
 pub mod live;
