@@ -5,28 +5,29 @@
 mod cores;
 mod probe;
 mod sweeps;
+mod ways;
 
-use crate::admin::{Admin, AdminParts, Health, LiveBus, instance_name};
+use crate::admin::{Admin, AdminParts, Door, Health, LiveBus, instance_name};
 use crate::base::bell::Bell;
 use crate::base::ids::RequestIds;
 use crate::base::tasks::{self, DrainSwitch, Phase, Tasks};
 use crate::base::telemetry::{self, LogFormat};
 use crate::base::{Clock, seal};
 use crate::cli::Stop;
-use crate::cluster::{self, Cluster, ClusterConfig};
+use crate::cluster::{self, Hello, Identity};
 use crate::config::Settings;
 use crate::proxy::{self, AccessLines, Shared, Similar};
 use crate::server::{self, Permits, Tls};
-use crate::state::breakers::Breakers;
 use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
 use crate::state::catalog::Directory;
 use crate::state::dedup::{Dedup, Fingerprints};
 use crate::state::delta::Delta;
 use crate::state::desk::Desk;
+use crate::state::lead::Lead;
 use crate::state::ledger::Till;
 use crate::state::limiter::Limiter;
-use crate::state::news::{Kind, Listener};
+use crate::state::logins::{Logins, Sayings};
 use crate::state::outbox::Outbox;
 use crate::state::peers::Peers;
 use crate::state::reach::Reach;
@@ -44,17 +45,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
+use ways::WaysOut;
 
 /// Connections a core keeps idle per host at most: more than a core can use at once in practice.
 const MAX_IDLE_PER_HOST: usize = 1024;
 /// After *cut*, streams get this long to send their last event.
 const CUT_GRACE: Duration = Duration::from_secs(3);
-/// Keys told, subjects spent for and asks that may wait for Redis, each; beyond, they are dropped and counted.
-const OUTBOX: usize = 65_536;
 /// How long a start may wait for the others' rests: many times what it takes where Redis answers at all.
 const REDIS_PATIENCE: Duration = Duration::from_millis(250);
-/// Small messages that may wait for Redis.
-const NEWS: usize = 1024;
 /// The last round's time at the end.
 const REDIS_GRACE: Duration = Duration::from_secs(2);
 /// The usage writer's and the store's time at the end.
@@ -116,6 +114,10 @@ impl Gateway {
             Refresher::new(store.clone(), Arc::clone(&directory), sources).map_err(|e| e.to_string())?;
         control.block_on(refresher.load()).map_err(|e| e.to_string())?;
         let parts = Parts::new(settings, directory, store)?;
+        if let Some(url) = &parts.settings.redis_url {
+            // Before anything of ours could get into another deployment's.
+            control.block_on(cluster::meet(url, &parts.settings.redis_prefix, &parts.hello))?;
+        }
         // Budgets must know what was spent before the first request: a restart is no refund.
         for (key, nanos) in control.block_on(parts.store.spent()).map_err(|e| e.to_string())? {
             parts.budgets.seed(key, nanos);
@@ -187,6 +189,8 @@ struct Parts {
     desk: Option<Arc<Desk>>,
     /// Where budgets do.
     till: Option<Arc<Till>>,
+    /// Live instances as last counted; before the first count what was expected.
+    instances: Arc<AtomicU32>,
     /// Wakes the Redis task.
     bell: Arc<Bell>,
     budgets: Arc<Budgets>,
@@ -205,6 +209,8 @@ struct Parts {
     /// Whether the others can be reached.
     reach: Arc<Reach>,
     epoch: u64,
+    hello: Hello,
+    retention: Arc<Lead>,
 }
 
 impl Parts {
@@ -219,9 +225,9 @@ impl Parts {
         let epoch = seal::random_u64().map_err(|e| e.to_string())?;
         let bell = Arc::<Bell>::default();
         let reach = Arc::new(if settings.redis_url.is_some() { Reach::new() } else { Reach::off() });
-        let live = Arc::new(AtomicU32::new(settings.expected_instances.unwrap_or(1)));
+        let instances = Arc::new(AtomicU32::new(settings.expected_instances.unwrap_or(1)));
         let shared = settings.redis_url.is_some();
-        let ends = || (Arc::clone(&bell), Arc::clone(&reach), Arc::clone(&live));
+        let ends = || (Arc::clone(&bell), Arc::clone(&reach), Arc::clone(&instances));
         let desk = shared.then(|| {
             let (bell, reach, live) = ends();
             Arc::new(Desk::new(bell, reach, live, proxy::limit_policy(&settings), epoch))
@@ -231,11 +237,16 @@ impl Parts {
             Arc::new(Till::new(bell, reach, live, epoch))
         });
         let upstream = ClientConfig { connect, pool_idle, max_idle_per_host: MAX_IDLE_PER_HOST, tls };
+        let identity = Identity { deployment: store.deployment(), data_key: store.data_key().fingerprint() };
+        let lead = if settings.redis_url.is_some() { Lead::shared() } else { Lead::alone() };
         Ok(Self {
+            hello: Hello { identity, epoch, started_ms: Clock::unix_ms() },
+            retention: Arc::new(lead),
             usage: Arc::new(UsageBook::new(settings.log_rows_per_second)),
             limiter: Arc::new(desk.as_ref().map_or_else(Limiter::new, |desk| Limiter::shared(Arc::clone(desk)))),
             desk,
             bell,
+            instances,
             budgets: Arc::new(till.as_ref().map_or_else(Budgets::new, |till| Budgets::shared(Arc::clone(till)))),
             till,
             dedup_key: store.data_key().sub_key("dedup fingerprints").map_err(|e| e.to_string())?,
@@ -272,7 +283,11 @@ impl Parts {
         let drain = self.switch.drain();
         background_tasks.spawn(&here, "refresh", refresher.run(drain.clone(), self.store.bell()));
         let (days, bytes) = (self.settings.log_retention_days, self.settings.log_max_bytes);
-        background_tasks.spawn(&here, "retention", retention::run(self.store.clone(), days, bytes, drain.clone()));
+        background_tasks.spawn(
+            &here,
+            "retention",
+            retention::run(self.store.clone(), days, bytes, Arc::clone(&self.retention), drain.clone()),
+        );
         if let Some(tls) = &self.tls {
             background_tasks.spawn(&here, "certificate", Arc::clone(tls).watch(drain.clone()));
         }
@@ -286,18 +301,23 @@ impl Parts {
                 return;
             }
         }
+        let live = LiveBus::new(Bus::new(self.epoch, listeners.len()));
+        let bell = Arc::clone(&self.bell);
+        let (logins, said) = match self.settings.redis_url {
+            Some(_) => Logins::open(Arc::clone(&bell)),
+            None => (Logins::closed(), Sayings::none()),
+        };
         // It must outlive the last request, too, and end before the writer does.
         let cluster_switch = DrainSwitch::new();
-        let (ways, cluster) = match self.cluster(&cluster_switch) {
-            Ok(both) => both,
+        let ways = self.ways_out(bell, said, &live.bus, &cluster_switch);
+        let WaysOut { outbox, breakers, elsewhere, cluster } = match ways {
+            Ok(ways) => ways,
             Err(error) => {
                 let _ = ready.send(Err(error));
                 return;
             }
         };
-        let Ways { outbox, breakers } = ways;
-        let live = LiveBus::new(Bus::new(self.epoch, listeners.len()));
-        let admin = match self.admin(live.clone(), outbox.clone()) {
+        let admin = match self.admin(live.clone(), logins, outbox.clone()) {
             Ok(admin) => Arc::new(admin),
             Err(error) => {
                 let _ = ready.send(Err(error.to_string()));
@@ -331,6 +351,7 @@ impl Parts {
             limiter: Arc::clone(&self.limiter),
             budgets: Arc::clone(&self.budgets),
             dedup: Arc::clone(&self.dedup),
+            elsewhere,
             semantic,
             fingerprints: Fingerprints::new(self.dedup_key),
             outbox,
@@ -389,56 +410,23 @@ impl Parts {
         tracing::info!("ended");
     }
 
-    /// The way to the others, if there are any: without a Redis URL nothing leaves this instance.
-    fn cluster(&self, switch: &DrainSwitch) -> Result<(Ways, Option<Cluster>), String> {
-        let (Some(url), Some(desk), Some(till)) = (&self.settings.redis_url, &self.desk, &self.till) else {
-            return Ok((Ways { outbox: Outbox::closed(), breakers: Breakers::closed() }, None));
-        };
-        let bell = Arc::clone(&self.bell);
-        let (outbox, tells) = Outbox::open(OUTBOX, Arc::clone(&bell));
-        let config = ClusterConfig {
-            url: url.clone(),
-            prefix: self.settings.redis_prefix.clone(),
-            deadline: self.settings.redis_deadline,
-            epoch: self.epoch,
-        };
-        let (breakers, breaker_calls) = Breakers::open(OUTBOX, Arc::clone(&bell));
-        let (herald, news) = Outbox::open(NEWS, Arc::clone(&bell));
-        self.store.tell_of_changes(herald);
-        let changed = self.store.bell();
-        let shared = cluster::Shared {
-            bell,
-            drain: switch.drain(),
-            reach: Arc::clone(&self.reach),
-            tells,
-            limits: Arc::clone(desk),
-            budgets: Arc::clone(till),
-            directory: Arc::clone(&self.directory),
-            breakers: breaker_calls,
-            news,
-            listeners: vec![Listener::new(Kind::CATALOG, move |_| changed.notify_one())],
-        };
-        Ok((Ways { outbox, breakers }, Some(Cluster::start(&config, shared)?)))
-    }
-
-    fn admin(&self, live: LiveBus, outbox: Outbox<Delta>) -> Result<Admin, crate::base::Error> {
-        let peers = Arc::clone(&self.peers);
+    fn admin(&self, live: LiveBus, logins: Logins, outbox: Outbox<Delta>) -> Result<Admin, crate::base::Error> {
         let health = Health {
             instance: instance_name(self.epoch),
             started: Clock::now(),
+            reach: Arc::clone(&self.reach),
             directory: Arc::clone(&self.directory),
             drain: self.switch.drain(),
-            peers: Arc::clone(&peers),
             serving: Arc::clone(&self.serving),
         };
         let probe = probe::Probe { directory: Arc::clone(&self.directory), upstream: self.upstream.clone() };
         Admin::new(AdminParts {
             settings: Arc::clone(&self.settings),
             store: self.store.clone(),
-            throttle: Arc::clone(&self.throttle),
+            door: Door::new(Arc::clone(&self.throttle), logins, self.settings.redis_deadline),
             budgets: Arc::clone(&self.budgets),
             outbox,
-            peers,
+            peers: Arc::clone(&self.peers),
             test: Arc::new(probe),
             live,
             health,
@@ -488,12 +476,6 @@ impl Parts {
             }
         }
     }
-}
-
-/// The ways out to other instances.
-struct Ways {
-    outbox: Outbox<Delta>,
-    breakers: Breakers,
 }
 
 /// TERM and INT.

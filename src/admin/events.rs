@@ -20,9 +20,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// How often the ring takes in what the cores sent, while somebody listens.
-const COLLECT: Duration = Duration::from_millis(4);
-
 static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 static X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
@@ -48,22 +45,26 @@ impl LiveBus {
         Self { bus, bell: Arc::default() }
     }
 
-    /// Collects while somebody listens, sleeps while nobody does; until shutdown's *finish* phase.
+    /// Collects while somebody listens, sleeps while nobody does; until shutdown's end: requests that end late are seen
+    /// by whoever watches on other instances.
     pub async fn collect(self, drain: Drain) {
-        let finish = drain.reached(Phase::Finish);
-        tokio::pin!(finish);
-        let mut ticks = tokio::time::interval(COLLECT);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let end = drain.reached(Phase::Cut);
+        tokio::pin!(end);
         loop {
             let next = async {
                 if !self.bus.wanted() {
                     self.bell.notified().await;
                 }
-                ticks.tick().await;
+                let pace = tokio::time::sleep(self.bus.pace());
+                tokio::select! {
+                    () = pace => {}
+                    // Somebody came: the slow pace is not for them.
+                    () = self.bell.notified() => {}
+                }
             };
             tokio::select! {
                 () = next => {}
-                () = &mut finish => return,
+                () = &mut end => return,
             }
             self.bus.collect(Clock::now());
         }
@@ -72,12 +73,13 @@ impl LiveBus {
 
 impl Admin {
     pub(super) fn events(&self, operator: Operator, headers: &HeaderMap) -> Response<Body> {
+        let now = Clock::now();
         let last = headers.get(&LAST_EVENT_ID).and_then(|id| id.to_str().ok());
-        let stream = EventStream::new(&self.live.bus, Arc::clone(&self.instance), last, Clock::now());
+        let stream = EventStream::new(&self.live.bus, Arc::clone(&self.instance), last, now);
         self.live.bell.notify_one();
         let drain = self.drain.clone();
         let events = Events {
-            beat: Box::pin(tokio::time::sleep(super::live::HEARTBEAT)),
+            beat: Box::pin(tokio::time::sleep(now.until(stream.beat_due()))),
             stream,
             finish: Box::pin(async move { drain.reached(Phase::Finish).await }),
             gate: Arc::clone(&self.gate),

@@ -4,7 +4,7 @@ use crate::base::tasks::{Drain, Phase};
 use crate::base::{Clock, Now};
 use crate::server::body::{self, Body};
 use crate::state::catalog::Directory;
-use crate::state::peers::Peers;
+use crate::state::reach::Reach;
 use hyper::{Response, StatusCode};
 use serde_json::json;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ pub struct Health {
     pub instance: String,
     /// When it started.
     pub started: Now,
+    /// Whether Redis is there.
+    pub reach: Arc<Reach>,
     /// Versions, and when the store was last read.
     pub directory: Arc<Directory>,
     /// Where shutdown stands.
     pub drain: Drain,
-    /// Redis, as the cluster sees it.
-    pub peers: Arc<Peers>,
     /// Set once all listeners accept.
     pub serving: Arc<AtomicBool>,
 }
@@ -37,7 +37,7 @@ impl Health {
         let store = if now.since(self.directory.last_refresh()) < STORE_SILENT { "ok" } else { "down" };
         let health = json!({
             "status": "ok",
-            "redis": self.peers.view().redis.state.name(),
+            "redis": self.reach.report().state.name(),
             "store": store,
             "instance": self.instance,
             "version": env!("CARGO_PKG_VERSION"),

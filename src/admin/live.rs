@@ -6,6 +6,7 @@
 
 use super::live_json;
 use crate::base::Now;
+use crate::base::metrics::METRICS;
 use crate::state::bus::{Bus, Cursor, Next, Position};
 use bytes::Bytes;
 use std::io::Write as _;
@@ -19,45 +20,53 @@ pub const HEARTBEAT: Duration = Duration::from_secs(15);
 /// A poll's bytes at most, nearly: a reader that catches up gets its events in pieces.
 const PIECE: usize = 64 << 10;
 
+/// How long a stream may wait, before its first byte, until the other instances' events are on their way too.
+const OPEN: Duration = Duration::from_secs(1);
+
 /// One reader's stream.
 #[derive(Debug)]
 pub struct EventStream {
     cursor: Cursor,
-    position: Position,
     instance: Arc<str>,
     beat: Now,
     opened: bool,
 }
 
 impl EventStream {
-    /// A stream of this instance's events. `last_event_id`: the header of that name; one that cannot be read is ignored.
+    /// A stream of all instances' events. `last_event_id`: the header of that name; one that cannot be read is ignored.
     pub fn new(bus: &Arc<Bus>, instance: Arc<str>, last_event_id: Option<&str>, now: Now) -> Self {
         let after = last_event_id.and_then(|id| Position::parse(id.trim()));
-        let cursor = bus.subscribe(after.as_ref());
-        let mut position = after.unwrap_or_default();
-        cursor.mark(&mut position);
-        Self { cursor, position, instance, beat: now + HEARTBEAT, opened: false }
+        Self { cursor: bus.subscribe(after.as_ref()), instance, beat: now + OPEN, opened: false }
     }
 
     /// The next bytes; the stream never ends by itself. Pending: woken by news; also poll it at [`Self::beat_due`].
+    ///
+    /// Whoever has read the first bytes sees all that happens from then on, wherever it happens: they wait (a round trip
+    /// to Redis; at most [`OPEN`]) until the others' events are on their way.
     pub fn poll_next(&mut self, cx: &Context<'_>, now: Now) -> Poll<Bytes> {
         let mut out = Vec::new();
         if !self.opened {
+            if now < self.beat && !self.cursor.ready(cx) {
+                return Poll::Pending;
+            }
             self.opened = true;
+            self.cursor.open();
             // An id without data is no event, but from here on a reconnect resumes.
-            let _ = write!(out, ": open\nretry: 1000\nid: {}\n\n", self.position);
+            let _ = write!(out, ": open\nretry: 1000\nid: {}\n\n", self.cursor.position());
         }
         while out.len() < PIECE {
             let Poll::Ready(next) = self.cursor.poll_next(cx) else { break };
-            self.cursor.mark(&mut self.position);
             match next {
-                Next::Event(_, event) => {
-                    let _ = write!(out, "id: {}\nevent: {}\ndata: ", self.position, event.kind());
-                    live_json::write(&mut out, &event, &self.instance);
+                Next::Event(_, item) => {
+                    let event = item.view(&self.instance);
+                    let _ = write!(out, "id: {}\nevent: {}\ndata: ", self.cursor.position(), event.kind());
+                    live_json::write(&mut out, &event);
                     out.extend_from_slice(b"\n\n");
                 }
                 Next::Gap(missed) => {
-                    let _ = write!(out, "id: {}\nevent: gap\ndata: {{\"missed\":{missed}}}\n\n", self.position);
+                    METRICS.events_gaps.inc();
+                    let id = self.cursor.position();
+                    let _ = write!(out, "id: {id}\nevent: gap\ndata: {{\"missed\":{missed}}}\n\n");
                 }
                 Next::Wait => break,
             }
@@ -66,13 +75,14 @@ impl EventStream {
             if now < self.beat {
                 return Poll::Pending;
             }
+            self.cursor.prune(now);
             out.extend_from_slice(b": beat\n\n");
         }
         self.beat = now + HEARTBEAT;
         Poll::Ready(out.into())
     }
 
-    /// When the next heartbeat is due.
+    /// When to poll at the latest.
     pub fn beat_due(&self) -> Now {
         self.beat
     }

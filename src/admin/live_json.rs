@@ -3,27 +3,27 @@
 //! The memory's own types are not serializable; this is their outside.
 
 use super::when::rfc3339;
-use crate::state::bus::{Done, Event};
+use crate::state::bus::{DoneView, View};
 use serde::Serialize;
 
 /// Appends `event` as one line of JSON.
-pub(super) fn write(out: &mut Vec<u8>, event: &Event, instance: &str) {
+pub(super) fn write(out: &mut Vec<u8>, event: &View<'_>) {
     let done = event.done.as_ref();
-    let view = View {
+    let shown = Shown {
         request_id: event.request.to_string(),
-        client_request_id: event.client_request_id.as_deref(),
-        instance,
+        client_request_id: event.client_request_id,
+        instance: event.instance,
         time: rfc3339(event.unix_ms),
-        key_id: event.key.as_ref().map(|key| key.id.to_string()),
-        key_name: event.key.as_ref().map(|key| &*key.name),
-        dialect: event.dialect.name(),
-        requested_model: &event.requested_model,
-        provider: event.account.as_ref().map(|account| &*account.provider.name),
-        account: event.account.as_ref().map(|account| &*account.label),
-        model: event.model.as_deref(),
+        key_id: event.key.map(|(id, _)| id.to_string()),
+        key_name: event.key.map(|(_, name)| name),
+        dialect: event.dialect,
+        requested_model: event.requested_model,
+        provider: event.account.map(|(provider, _)| provider),
+        account: event.account.map(|(_, label)| label),
+        model: event.model,
         status: done.map(|done| done.status),
         stream: event.stream,
-        cache: done.map(|done| done.cache.name()),
+        cache: done.map(|done| done.cache),
         attempts: done.map(|done| done.attempts),
         tokens: done.map(tokens),
         cost_usd: done.and_then(|done| done.cost_nanos).map(|nanos| nanos as f64 / 1e9),
@@ -33,32 +33,32 @@ pub(super) fn write(out: &mut Vec<u8>, event: &Event, instance: &str) {
         error: done.and_then(|done| done.error),
     };
     // Writing plain fields to memory cannot fail.
-    let _ = serde_json::to_writer(out, &view);
+    let _ = serde_json::to_writer(out, &shown);
 }
 
 #[derive(Serialize)]
-struct View<'a> {
+struct Shown<'a> {
     request_id: String,
     client_request_id: Option<&'a str>,
     instance: &'a str,
     time: String,
     key_id: Option<String>,
     key_name: Option<&'a str>,
-    dialect: &'static str,
+    dialect: &'a str,
     requested_model: &'a str,
     provider: Option<&'a str>,
     account: Option<&'a str>,
     model: Option<&'a str>,
     status: Option<u16>,
     stream: bool,
-    cache: Option<&'static str>,
+    cache: Option<&'a str>,
     attempts: Option<u16>,
     tokens: Option<TokensView>,
     cost_usd: Option<f64>,
     latency_ms: Option<f64>,
     first_byte_ms: Option<f64>,
     overhead_us: Option<u64>,
-    error: Option<&'static str>,
+    error: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -70,7 +70,7 @@ struct TokensView {
     reasoning: u32,
 }
 
-fn tokens(done: &Done) -> TokensView {
+fn tokens(done: &DoneView<'_>) -> TokensView {
     let all = done.tokens;
     TokensView {
         prompt: all.prompt,
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
     use crate::base::{KeyId, RequestId};
     use crate::dialect::Dialect;
-    use crate::state::bus::Tokens;
+    use crate::state::bus::{Done, Event, Tokens};
     use crate::state::catalog::Key;
     use crate::state::usage::CacheState;
     use std::sync::Arc;
@@ -118,7 +118,7 @@ mod tests {
         };
         let json = |event: &Event| {
             let mut out = Vec::new();
-            write(&mut out, event, "inst");
+            write(&mut out, &event.view("inst"));
             serde_json::from_slice::<serde_json::Value>(&out).unwrap()
         };
         let started = json(&event);

@@ -4,22 +4,21 @@
 //! threads of their own, two at once: a hundred logins delay neither health nor a dashboard.
 
 use super::asked::{Answer, Asked, Note};
+use super::door::Door;
 use super::gate::{COOKIE_NAME, Gate, Who, same_origin};
 use super::session::{LASTS_MS, Session};
 use super::{input, when};
 use crate::base::metrics::METRICS;
-use crate::base::{Clock, Error, ErrorKind, Secret, tasks};
+use crate::base::{Error, ErrorKind, Secret, tasks};
 use crate::config::Settings;
 use crate::server::body::{self, Body, Incoming};
 use crate::server::peer::Peer;
 use crate::state::subject::Net;
-use crate::state::throttle::Throttle;
 use argon2::{Argon2, PasswordHash, PasswordVerifier as _};
 use http::header::{HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
 use hyper::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
-use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 /// Passwords checked at once.
@@ -33,7 +32,7 @@ static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-prot
 #[derive(Debug)]
 pub(super) struct Login {
     hash: Option<Secret>,
-    throttle: Arc<Throttle>,
+    door: Door,
     checking: Semaphore,
     tls: bool,
 }
@@ -45,11 +44,11 @@ struct Password {
 }
 
 impl Login {
-    /// By these settings; failures are counted in `throttle`.
-    pub(super) fn new(settings: &Settings, throttle: Arc<Throttle>) -> Self {
+    /// By these settings, behind `door`.
+    pub(super) fn new(settings: &Settings, door: Door) -> Self {
         Self {
             hash: settings.dashboard_password_hash.clone(),
-            throttle,
+            door,
             checking: Semaphore::new(AT_ONCE),
             tls: settings.tls_cert.is_some(),
         }
@@ -75,11 +74,7 @@ impl Login {
             return Err(Error::new(ErrorKind::Conflict, "no password is set: there is nothing to log in to"));
         };
         let net = Net::from(gate.client(headers, peer));
-        let attempt = self.throttle.attempt(net, Clock::now()).map_err(|throttled| {
-            METRICS.logins_throttled.inc();
-            Error::new(ErrorKind::RateLimited, "too many wrong passwords; try again later")
-                .retry_after(throttled.retry_after)
-        })?;
+        let entered = self.door.enter(net).await?;
         let right = match self.checking.acquire().await {
             Ok(_permit) => tasks::blocking("password check", move || is_right(&given.password, &hash)).await,
             Err(_closed) => None,
@@ -92,11 +87,11 @@ impl Login {
                 return Err(Error::new(ErrorKind::Unauthenticated, "wrong password"));
             }
             None => {
-                self.throttle.not_judged(attempt);
+                self.door.not_judged(entered);
                 return Err(Error::internal("the password could not be checked; try again"));
             }
         }
-        self.throttle.succeeded(attempt, Clock::now());
+        self.door.right(entered);
         let Some((session, token)) = gate.begin().await? else {
             return Err(Error::internal("the session could not be made"));
         };

@@ -8,6 +8,7 @@ mod accounts;
 mod asked;
 mod audit;
 mod cooldowns;
+mod door;
 mod events;
 mod fields;
 mod gate;
@@ -29,6 +30,7 @@ mod usage;
 mod virtual_models;
 mod when;
 
+pub use door::Door;
 pub use events::LiveBus;
 pub use health::Health;
 
@@ -45,7 +47,6 @@ use crate::state::delta::Delta;
 use crate::state::outbox::Outbox;
 use crate::state::peers::Peers;
 use crate::state::providers::{self, ProviderSpec};
-use crate::state::throttle::Throttle;
 use crate::store::Store;
 use asked::{Answer, Asked, Note};
 use bytes::Bytes;
@@ -93,8 +94,8 @@ pub struct AdminParts {
     pub settings: Arc<Settings>,
     /// What survives.
     pub store: Store,
-    /// Login failures.
-    pub throttle: Arc<Throttle>,
+    /// Counts login failures.
+    pub door: Door,
     /// What keys have spent.
     pub budgets: Arc<Budgets>,
     /// Where an operator's word goes out to other instances.
@@ -120,7 +121,7 @@ impl Admin {
         let internal = |what: String| Error::internal(what);
         Ok(Self {
             gate: Arc::new(Gate::new(parts.store.clone(), &parts.settings)?),
-            login: Login::new(&parts.settings, parts.throttle),
+            login: Login::new(&parts.settings, parts.door),
             repeat_key: parts.store.data_key().sub_key("repeats").map_err(|e| internal(e.to_string()))?,
             builtin: providers::builtin().map_err(internal)?,
             routes: parts.settings.routes.clone(),

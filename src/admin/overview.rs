@@ -71,6 +71,7 @@ impl Admin {
             "version": env!("CARGO_PKG_VERSION"),
             "started_at": ago(self.health.started),
             "catalog_version": self.directory.version(),
+            "catalog": digest(self.directory.catalog().digest),
             "last_seen_ms": 0,
         })];
         for peer in &view.others {
@@ -80,11 +81,12 @@ impl Admin {
                 "version": peer.version,
                 "started_at": rfc3339(peer.started_ms),
                 "catalog_version": peer.catalog_version,
+                "catalog": digest(peer.catalog_digest),
                 "last_seen_ms": millis(now.since(peer.last_seen)),
             }));
         }
         let micros = |time: Option<Duration>| time.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
-        let redis = &view.redis;
+        let redis = self.health.reach.report();
         Answer::ok(&json!({
             "deployment": format!("{:016x}", self.store.deployment()),
             "instances": instances,
@@ -92,9 +94,9 @@ impl Admin {
                 "state": redis.state.name(),
                 "since": redis.since.map(ago),
                 "reason": redis.reason,
-                "rtt_p50_us": micros(redis.rtt_p50),
-                "rtt_p99_us": micros(redis.rtt_p99),
-                "queue": redis.queue,
+                "rtt_p50_us": micros(redis.trip_p50),
+                "rtt_p99_us": micros(redis.trip_p99),
+                "queue": self.outbox.waiting(),
             },
             "event_lag_ms": view.event_lag.map(millis),
             "leases": {
@@ -105,6 +107,11 @@ impl Admin {
             "outbox_dropped": self.outbox.dropped(),
         }))
     }
+}
+
+/// As people compare it: instances that show the same serve alike.
+fn digest(digest: u64) -> String {
+    format!("{digest:016x}")
 }
 
 /// Accounts a virtual model may be served by, and how many of them are of no use for it now.

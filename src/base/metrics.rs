@@ -253,8 +253,50 @@ metrics! {
     cluster_own: Counter = "merido_cluster_messages_total" {"result=\"own\""};
     /// Messages of the cluster, by what became of them; `skipped` counts each entry of a kind or form unknown here.
     cluster_skipped: Counter = "merido_cluster_messages_total" {"result=\"skipped\""};
+    /// Gaps shown to those who follow the live events.
+    events_gaps: Counter = "merido_events_gaps_total";
+    /// Live events sent to the other instances, and taken from them.
+    events_sent: Counter = "merido_cluster_events_total" {"direction=\"sent\""};
+    /// Live events sent to the other instances, and taken from them.
+    events_received: Counter = "merido_cluster_events_total" {"direction=\"received\""};
+    /// Batches of live events put into the shared stream.
+    events_batches: Counter = "merido_cluster_event_batches_total";
+    /// Batches put into the shared stream again, because it was emptied or lost its end.
+    events_resent: Counter = "merido_cluster_event_batches_resent_total";
+    /// `started` events not sent to other instances, above 4,000 events a second.
+    events_shed: Counter = "merido_cluster_events_shed_total";
+    /// Live events that never reached the other instances: the backlog for Redis was full.
+    events_lost: Counter = "merido_cluster_events_lost_total";
+    /// Numbers of other instances' live events that the shared stream did not hold when they were looked for.
+    events_missing: Counter = "merido_cluster_events_missing_total";
+    /// Batches of a version that is not known here.
+    events_unknown: Counter = "merido_cluster_event_batches_skipped_total" {"why=\"version\""};
+    /// Batches that can't be read.
+    events_broken: Counter = "merido_cluster_event_batches_skipped_total" {"why=\"broken\""};
+    /// From the shared stream's taking a batch to our reading it.
+    events_lag_seconds: Histogram = "merido_cluster_event_lag_seconds";
     /// Answers served from the dedup cache, followers of a call in flight included.
     dedup_hits: Counter = "merido_dedup_hits_total";
+    /// Answers of another instance served here.
+    dedup_shared_hits: Counter = "merido_dedup_shared_total" {"what=\"hit\""};
+    /// Answers of this instance put where others find them.
+    dedup_shared_kept: Counter = "merido_dedup_shared_total" {"what=\"kept\""};
+    /// Answers too large to be shared.
+    dedup_shared_too_large: Counter = "merido_dedup_shared_total" {"what=\"too_large\""};
+    /// Shared answers that could not be read: changed, of another form, or under another key. Each was a miss.
+    dedup_shared_unreadable: Counter = "merido_dedup_shared_total" {"what=\"unreadable\""};
+    /// Shared answers and questions for them that were dropped because their queue was full or Redis away.
+    dedup_shared_dropped: Counter = "merido_dedup_shared_total" {"what=\"dropped\""};
+    /// Calls this instance made for the whole cluster.
+    dedup_claims_led: Counter = "merido_dedup_claims_total" {"what=\"led\""};
+    /// Calls this instance waited for another to make.
+    dedup_claims_waited: Counter = "merido_dedup_claims_total" {"what=\"waited\""};
+    /// Calls that outlasted the wait: this instance made its own.
+    dedup_claims_given_up: Counter = "merido_dedup_claims_total" {"what=\"given_up\""};
+    /// Answers of Redis' scripts that could not be read (another version wrote there, or somebody else).
+    cluster_unreadable: Counter = "merido_redis_unreadable_total";
+    /// Login attempts decided without the cluster, because it could not be asked in time.
+    logins_uncounted: Counter = "merido_logins_decided_alone_total";
     /// Requests with an API key that is not known here.
     unknown_keys: Counter = "merido_unknown_api_keys_total";
     /// Requests that waited for Redis to decide on their limits.
@@ -301,10 +343,6 @@ metrics! {
     redis_late_wakeups: Counter = "merido_redis_late_wakeups_total";
     /// Calls that a node of a Redis Cluster sent elsewhere.
     redis_redirects: Counter = "merido_redis_redirects_total";
-    /// Requests admitted without a decision of Redis because it was down (`MERIDO_RATE_LIMIT_ON_REDIS_DOWN=open`).
-    limits_failed_open: Counter = "merido_rate_limit_failed_open_total";
-    /// Messages from other instances of an unknown kind or version, skipped.
-    peer_messages_unknown: Counter = "merido_peer_messages_unknown_total";
     /// Tasks now running: one a client connection, and the background ones.
     tasks: Gauge = "merido_tasks";
     /// Tasks that panicked (each is a defect).

@@ -105,6 +105,12 @@ impl DataKey {
         Ok(out)
     }
 
+    /// A key of its own below this one, for whoever needs many sealers of one purpose (one a record, so that nonces of
+    /// two records never meet under one key).
+    pub fn child(&self, purpose: &str) -> Result<Self, SealError> {
+        self.sub_key(purpose).map(Self)
+    }
+
     /// 8 bytes that tell two deployments apart and betray nothing of the key. A new master key leaves it as it is.
     pub fn fingerprint(&self) -> [u8; 8] {
         let mut out = [0; 8];

@@ -25,6 +25,53 @@ impl Names {
         Self { prefix: prefix.into() }
     }
 
+    /// The stream of live events; all that belongs to it is in one slot.
+    pub(super) fn events(&self) -> Vec<u8> {
+        format!("{}:{{events}}:stream", self.prefix).into_bytes()
+    }
+
+    /// The last number of a writer in that stream.
+    pub(super) fn events_writer(&self, epoch: u64) -> Vec<u8> {
+        format!("{}:{{events}}:writer:{epoch:x}", self.prefix).into_bytes()
+    }
+
+    /// The mark that somebody watches live events.
+    pub(super) fn events_watch(&self) -> Vec<u8> {
+        format!("{}:{{events}}:watch", self.prefix).into_bytes()
+    }
+
+    /// Who owns the prefix, who beats when, and what each says of itself; in one slot.
+    pub(super) fn peers(&self) -> [Vec<u8>; 3] {
+        ["owner", "beats", "words"].map(|what| format!("{}:{{peers}}:{what}", self.prefix).into_bytes())
+    }
+
+    /// The lease on some work, and the counter of its holders.
+    pub(super) fn lease(&self, work: &str) -> [Vec<u8>; 2] {
+        ["", ":n"].map(|what| format!("{}:{{lead}}:{work}{what}", self.prefix).into_bytes())
+    }
+
+    /// Unknown API keys by address.
+    pub(super) fn strikes(&self) -> Vec<u8> {
+        format!("{}:{{strikes}}", self.prefix).into_bytes()
+    }
+
+    /// Failures and refusal of one address, of all, and the known addresses. Logins are rare: one slot for all of them.
+    pub(super) fn logins(&self, address: &str) -> [Vec<u8>; 5] {
+        let of = |what: &str| format!("{}:{{login}}:{what}", self.prefix).into_bytes();
+        [of(&format!("f:{address}")), of(&format!("r:{address}")), of("f"), of("r"), of("known")]
+    }
+
+    /// A finished answer and the claim to make the call; in one slot.
+    pub(super) fn answer(&self, fingerprint: &[u8; 32]) -> [Vec<u8>; 2] {
+        let hex = blake3::Hash::from_bytes(*fingerprint).to_hex();
+        ["a", "c"].map(|what| format!("{}:{{d:{hex}}}:{what}", self.prefix).into_bytes())
+    }
+
+    /// The prefix itself: sealed values are bound to it.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// The buckets of what is limited.
     pub(super) fn limit(&self, subject: Subject) -> Vec<u8> {
         match subject {
@@ -81,11 +128,11 @@ pub(super) fn field(model: Option<ModelId>) -> String {
     model.map_or_else(|| WHOLE.to_owned(), |model| format!("{:016x}", model.0))
 }
 
-/// What [`field`] made; `None`: nothing of ours.
-pub(super) fn model(field: &[u8]) -> Option<Option<ModelId>> {
+/// What [`field`] was made of; an error: nothing of ours.
+pub(super) fn model(field: &[u8]) -> Result<Option<ModelId>, ()> {
     if field == WHOLE.as_bytes() {
-        return Some(None);
+        return Ok(None);
     }
-    let hex = std::str::from_utf8(field).ok().filter(|hex| hex.len() == 16)?;
-    u64::from_str_radix(hex, 16).ok().map(|n| Some(ModelId(n)))
+    let hex = std::str::from_utf8(field).ok().filter(|hex| hex.len() == 16).ok_or(())?;
+    u64::from_str_radix(hex, 16).map(|n| Some(ModelId(n))).map_err(drop)
 }

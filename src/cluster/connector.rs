@@ -16,11 +16,14 @@ use redis::{PushKind, Value};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Between PINGs of a subscription, and their bound.
 const PING: Duration = Duration::from_secs(1);
+
+/// Between two looks at whether a way is open again.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// All servers of one Redis; cheap to clone.
 #[derive(Clone)]
@@ -30,6 +33,7 @@ struct Inner {
     target: Arc<Target>,
     tls: Option<Arc<rustls::ClientConfig>>,
     servers: Mutex<Vec<Server>>,
+    alone: Arc<AtomicBool>,
 }
 
 /// The way to a connection of one's own, again and again.
@@ -63,7 +67,12 @@ impl Connector {
     pub(super) fn new(url: &str, extra_roots: Option<&Path>) -> Result<Self, String> {
         let target = Target::parse(url)?;
         let tls = if target.tls { Some(tls_config(extra_roots)?) } else { None };
-        Ok(Self(Arc::new(Inner { target: Arc::new(target), tls, servers: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { target: Arc::new(target), tls, servers: Mutex::default(), alone: Arc::default() })))
+    }
+
+    /// Whether this instance must keep away, whoever answers there: ways end nowhere meanwhile.
+    pub(super) fn alone(&self) -> &Arc<AtomicBool> {
+        &self.0.alone
     }
 
     /// The way to connections of their own for `role` (a word for the log).
@@ -148,6 +157,9 @@ impl Way {
             }
         }
         tokio::time::sleep(now.until(self.not_before)).await;
+        while self.connector.alone().load(Ordering::Acquire) {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     fn noted<T>(&mut self, found: Result<T, Broken>) -> Option<T> {

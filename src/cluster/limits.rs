@@ -196,6 +196,9 @@ fn read(value: &Value) -> Option<LimitReply> {
 }
 
 #[cfg(test)]
+#[path = "limits_live.rs"]
+mod live;
+#[cfg(test)]
 #[path = "limits_model.rs"]
 mod model;
 #[cfg(test)]

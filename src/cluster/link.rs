@@ -38,6 +38,7 @@ pub(super) struct Link {
     next_seed: usize,
     backoff: Backoff,
     reach: Arc<Reach>,
+    barred: Option<Box<str>>,
 }
 
 type Fetch = Pin<Box<dyn Future<Output = Option<SlotMap>> + Send>>;
@@ -71,6 +72,7 @@ impl Link {
             next_seed: 0,
             backoff,
             reach,
+            barred: None,
         };
         if link.connector.target().is_cluster() {
             link.stale = true;
@@ -84,6 +86,14 @@ impl Link {
     /// Whether calls go out to anybody.
     pub(super) fn is_up(&self) -> bool {
         self.nodes.iter().any(Node::is_up)
+    }
+
+    /// Says that nobody may use it, and why, although calls go out; or that all may again.
+    pub(super) fn bar(&mut self, why: Option<Box<str>>) {
+        if self.barred != why {
+            self.barred = why;
+            self.publish(Clock::now());
+        }
     }
 
     /// Sends all of them; an answer for each, in order.
@@ -271,7 +281,8 @@ impl Link {
         } else {
             self.nodes.iter().find_map(Node::lacking)
         };
-        self.reach.set(self.is_up(), lacking.as_deref(), now);
+        let usable = self.is_up() && self.barred.is_none();
+        self.reach.set(usable, lacking.as_deref().or(self.barred.as_deref()), now);
     }
 }
 

@@ -13,11 +13,16 @@ mod call;
 mod codec;
 mod conn;
 mod connector;
+mod counts;
+mod dedup;
 mod dial;
+mod events;
+mod lead;
 mod limits;
 mod link;
 mod news;
 mod node;
+mod peers;
 mod reply;
 mod rests;
 #[cfg(test)]
@@ -29,45 +34,69 @@ mod task;
 #[cfg(test)]
 mod testing;
 mod url;
+mod values;
 mod wire;
 
 use budgets::Budgets;
 use call::{Answer, Call};
 use codec::Names;
 use connector::Connector;
+use counts::{LoginCounts, Strikes};
+use dedup::Answers;
+use lead::Leading;
 use limits::Limits;
 use link::Link;
 use news::NewsOut;
+use peers::{Heartbeat, View};
+pub use peers::{Hello, Identity, meet};
 use rests::Rests;
 use resync::Progress;
 use subscribe::{Ear, Listening};
+use values::Values;
 
 use crate::base::bell::Bell;
+use crate::base::seal::{DataKey, SealError};
 use crate::base::tasks::{self, Drain};
 use crate::base::{Now, Secret};
 use crate::state::breakers::BreakerCalls;
+use crate::state::bus::Bus;
 use crate::state::catalog::Directory;
+use crate::state::dedup::Ends;
 use crate::state::delta::Delta;
 use crate::state::desk::Desk;
+use crate::state::lead::Lead;
 use crate::state::ledger::Till;
+use crate::state::logins::Sayings;
 use crate::state::news::{Listener, News};
 use crate::state::outbox::Tells;
+use crate::state::peers::Peers;
 use crate::state::reach::Reach;
+use crate::state::unknown_keys::UnknownKeys;
+use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 use tokio::runtime::Builder;
+
+/// A round with large values has four deadlines, and so long at least.
+const VALUES_AT_LEAST: Duration = Duration::from_millis(100);
 
 /// What it takes to find the others.
 #[derive(Clone, Debug)]
 pub struct ClusterConfig {
     /// Where Redis is; may hold a password.
     pub url: Secret,
+    /// Extra roots (PEM) to check its certificate by.
+    pub extra_roots: Option<PathBuf>,
     /// In front of every key.
     pub prefix: String,
     /// Bound on each round trip.
     pub deadline: Duration,
     /// This process' epoch: random per start, the instance's id among its peers.
     pub epoch: u64,
+    /// Its name, for people.
+    pub instance: Arc<str>,
 }
 
 /// The ends of this instance's memory that others share.
@@ -79,63 +108,109 @@ pub struct Shared {
     pub drain: Drain,
     /// Where it is published whether Redis is there.
     pub reach: Arc<Reach>,
+    /// Who rests, as this instance knows it, and the catalog's version it serves by.
+    pub directory: Arc<Directory>,
     /// What gathered to be told and spent.
     pub tells: Tells<Delta>,
     /// Where limits are asked about and leased.
     pub limits: Arc<Desk>,
     /// Where budgets are.
     pub budgets: Arc<Till>,
-    /// Who rests, as this instance knows it.
-    pub directory: Arc<Directory>,
     /// What breakers count and claim.
     pub breakers: BreakerCalls,
     /// Small messages on their way out.
     pub news: Tells<News>,
     /// Who acts on the others' messages.
     pub listeners: Vec<Listener>,
+    /// Live events.
+    pub bus: Arc<Bus>,
+    /// Live instances as last counted, this one included; 0: never counted. Outlives an outage.
+    pub instances: Arc<AtomicU32>,
+    /// What instances know of each other, count and keep together.
+    pub company: Company,
+}
+
+/// What instances know of each other, count and keep together.
+#[derive(Debug)]
+pub struct Company {
+    /// What this instance says of itself.
+    pub hello: Hello,
+    /// Where others are listed.
+    pub peers: Arc<Peers>,
+    /// Who removes old rows.
+    pub retention: Arc<Lead>,
+    /// Logins to be counted.
+    pub logins: Sayings,
+    /// Unknown API keys to be counted.
+    pub unknown: Arc<UnknownKeys>,
+    /// Finished answers to be shared; `None`: they are not.
+    pub answers: Option<Ends>,
+    /// The deployment's key: what leaves for Redis is sealed or hashed below it.
+    pub key: DataKey,
 }
 
 /// A running connection to the others.
 #[derive(Debug)]
 pub struct Cluster {
     progress: Arc<Progress>,
-    thread: std::thread::JoinHandle<()>,
+    threads: Vec<std::thread::JoinHandle<()>>,
 }
 
 impl Cluster {
-    /// Starts the Redis thread. Never waits for Redis: unreachable at start is the same as down. Fails only on a URL that
+    /// Starts the Redis threads. Never waits for Redis: unreachable at start is the same as down. Fails only on a URL that
     /// can't be read or when there is no thread to be had.
     pub fn start(config: &ClusterConfig, shared: Shared) -> Result<Self, String> {
-        let connector = Connector::new(config.url.reveal(), None).map_err(|e| format!("redis_url: {e}"))?;
+        // A pool for each thread: connections belong to the one that opened them.
+        let roots = config.extra_roots.as_deref();
+        let connect = || Connector::new(config.url.reveal(), roots).map_err(|e| format!("redis_url: {e}"));
+        let no_key = |e: SealError| e.to_string();
         let (names, epoch) = (Names::new(&config.prefix), config.epoch);
-        let Shared { bell, drain, reach, tells, limits, budgets, directory, breakers, news, listeners } = shared;
+        let Shared { bell, drain, reach, directory, tells, breakers, news, .. } = shared;
+        let Company { hello, peers, retention, logins, unknown, answers, key } = shared.company;
+        let hidden = key.sub_key("addresses in redis").map_err(no_key)?;
         let progress = Arc::new(Progress::new());
-        let ear = Ear { epoch, directory: Arc::clone(&directory), listeners };
+        let connector = connect()?;
+        let alone = Arc::clone(connector.alone());
         let listening = Listening {
             way: connector.way("subscription"),
             channel: names.news(),
-            ear,
+            ear: Ear { epoch, directory: Arc::clone(&directory), listeners: shared.listeners },
             progress: Arc::clone(&progress),
             bell: Arc::clone(&bell),
         };
         let link = Link::new(connector, "rounds", names.probe(), config.deadline, reach);
+        let view = View { directory: Arc::clone(&directory), peers, instances: shared.instances };
         let parts: Vec<Box<dyn Part>> = vec![
+            // Keeps the door: first of all.
+            Box::new(Heartbeat::new(&names, hello, view, Arc::clone(&alone))),
+            Box::new(Limits::new(names.clone(), shared.limits)),
+            Box::new(Budgets::new(names.clone(), shared.budgets)),
             Box::new(Rests::new(names.clone(), epoch, directory, tells, breakers, Arc::clone(&progress))),
-            Box::new(Limits::new(names.clone(), limits)),
-            Box::new(Budgets::new(names.clone(), budgets)),
-            Box::new(NewsOut::new(names, epoch, news)),
+            Box::new(NewsOut::new(names.clone(), epoch, news)),
+            Box::new(LoginCounts::new(names.clone(), hidden, epoch, logins)),
+            Box::new(Strikes::new(&names, hidden, unknown)),
+            Box::new(Leading::new(&names, "retention", epoch, retention)),
         ];
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-        let thread = tasks::thread("redis".to_owned(), move || {
-            let listening = tasks::spawn_on(runtime.handle(), "subscription", listening.run(drain.clone()));
-            runtime.block_on(async {
-                task::run(link, parts, bell, drain).await;
-                // It ends by itself in the same phase.
-                let _ = listening.await;
-            });
-            runtime.shutdown_timeout(Duration::from_secs(1));
-        });
-        Ok(Self { progress, thread: thread.map_err(|e| e.to_string())? })
+        let mut threads = Vec::new();
+        let instance = Arc::clone(&config.instance);
+        let events = events::start(connect()?, names.clone(), shared.bus, instance, drain.clone());
+        threads.push(events.map_err(|e| e.to_string())?);
+        if let Some(ends) = answers {
+            let deadline = (config.deadline * 4).max(VALUES_AT_LEAST);
+            let answers = Answers::new(key.child("dedup values").map_err(no_key)?, &config.prefix);
+            let link = Link::new(connect()?, "values", names.probe(), deadline, Arc::default());
+            let values = Values::new(link, names, answers, ends, epoch);
+            threads.push(thread("redis-values", values.run(alone, drain.clone()))?);
+        }
+        let rounds = async move {
+            let here = tokio::runtime::Handle::current();
+            let listening = tasks::spawn_on(&here, "subscription", listening.run(drain.clone()));
+            task::run(link, parts, bell, drain).await;
+            // It ends by itself in the same phase.
+            let _ = listening.await;
+        };
+        threads.push(thread("redis", rounds)?);
+        Ok(Self { progress, threads })
     }
 
     /// Waits until the others' rests are known here: at most `patience`, and no longer than it takes to find that there is
@@ -146,10 +221,21 @@ impl Cluster {
 
     /// Waits for its last round; shutdown's last phase must have been reached.
     pub fn wait(self) {
-        if self.thread.join().is_err() {
-            tracing::error!("the redis thread panicked");
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a redis thread panicked");
+            }
         }
     }
+}
+
+fn thread(name: &str, work: impl Future<Output = ()> + Send + 'static) -> Result<std::thread::JoinHandle<()>, String> {
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let thread = tasks::thread(name.to_owned(), move || {
+        runtime.block_on(work);
+        runtime.shutdown_timeout(Duration::from_secs(1));
+    });
+    thread.map_err(|e| e.to_string())
 }
 
 /// One concern that travels in the shared rounds.
@@ -170,6 +256,15 @@ trait Part: Send {
 
     /// Redis came back, or was reached for the first time: what it holds may be empty or old.
     fn returned(&mut self, _now: Now) {}
+
+    /// It was tried, and nobody is there.
+    fn unreachable(&mut self) {}
+
+    /// Why Redis must not be used by anybody but this part, though it may be there: until that ends all other parts are
+    /// served as if it were away. Looked at after each round.
+    fn objects(&self) -> Option<Box<str>> {
+        None
+    }
 
     /// The last round before the end: gives back what others could use.
     fn close(&mut self, _round: &mut Round<'_>) {}

@@ -1,15 +1,14 @@
 //! Several instances' memories on one real Redis: what each tells, counts and claims, and what a break costs.
 
-use super::testing::RedisServer;
+use super::testing::{RedisServer, company, desk, till};
 use super::{Cluster, ClusterConfig, Shared};
 use crate::base::bell::Bell;
 use crate::base::tasks::{DrainSwitch, Phase};
 use crate::base::{AccountId, Clock, ModelId, Now, Secret};
 use crate::state::breakers::{Breakers, Claimed, Claiming};
+use crate::state::bus::Bus;
 use crate::state::catalog::Directory;
 use crate::state::delta::Delta;
-use crate::state::desk::{Desk, Policy};
-use crate::state::ledger::Till;
 use crate::state::live::AccountLive;
 use crate::state::news::{Heard, Herald, Kind, Listener, News};
 use crate::state::outbox::Outbox;
@@ -61,20 +60,28 @@ impl Instance {
             Heard::News(_) => drop(counts.0.fetch_add(1, Ordering::SeqCst)),
             Heard::Gap => drop(counts.1.fetch_add(1, Ordering::SeqCst)),
         });
-        let config = ClusterConfig { url: Secret::new(server.url()), prefix: "t".to_owned(), deadline, epoch };
+        let config = ClusterConfig {
+            url: Secret::new(server.url()),
+            extra_roots: None,
+            prefix: "t".to_owned(),
+            deadline,
+            epoch,
+            instance: "i".into(),
+        };
         let switch = DrainSwitch::new();
-        let desk = Desk::new(Arc::clone(&bell), Arc::default(), Arc::default(), Policy::default(), epoch);
-        let till = Till::new(Arc::clone(&bell), Arc::default(), Arc::default(), epoch);
         let shared = Shared {
+            limits: desk(&bell, epoch),
+            budgets: till(&bell, epoch),
             bell,
-            limits: Arc::new(desk),
-            budgets: Arc::new(till),
             drain: switch.drain(),
             reach: Arc::default(),
             tells,
             directory: Arc::clone(&directory),
             breakers: calls,
             news,
+            bus: Bus::new(epoch, 1),
+            instances: Arc::default(),
+            company: company(epoch),
             listeners: vec![listener],
         };
         let cluster = Some(Cluster::start(&config, shared).unwrap());
@@ -333,7 +340,8 @@ fn one_trial_a_cluster() {
     // While it rests nobody may try, whatever an instance thinks.
     assert_eq!(b.claim(A).1, Some(Claimed::Changed));
     eventually("it is over for both", || !a.rests(A) && !b.rests(A));
-    std::thread::sleep(Duration::from_millis(100));
+    eventually("and there", || matches!(a.claim(A).1, Some(Claimed::Granted)));
+    eventually("given back", || server.command("EXISTS t:{acc_0000000000000001}:trial").contains(":0"));
     let trial = a.of(A).admit(Clock::now()).unwrap().unwrap();
     let (claiming, said) = a.claim(A);
     assert_eq!(said, Some(Claimed::Granted));
@@ -376,3 +384,6 @@ fn news_reach_the_others_and_not_oneself() {
     server.command("CLIENT KILL TYPE pubsub");
     eventually("a break is a gap", || b.gaps.load(Ordering::SeqCst) == 2);
 }
+
+#[path = "rests_simulation.rs"]
+mod simulation;

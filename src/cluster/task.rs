@@ -1,9 +1,10 @@
 //! The one Redis task: waits for the bell or for what is due, makes one round of it, hands out the answers.
 //!
 //! What gathers during a round trip is the next round (natural batching). While nobody is there, rounds are still made:
-//! parts answer whoever waits, at once. Ends with a last round, in which parts give back what others could use.
+//! parts answer whoever waits, at once. The same while a part objects to Redis being used (it may be another deployment's):
+//! then only that part's calls go out. Ends with a last round, in which parts give back what others could use.
 
-use super::call::Call;
+use super::call::{Call, Fault};
 use super::link::Link;
 use super::{Part, Round};
 use crate::base::bell::Bell;
@@ -21,6 +22,8 @@ pub(super) async fn run(mut link: Link, mut parts: Vec<Box<dyn Part>>, bell: Arc
     let end = drain.reached(Phase::Cut);
     tokio::pin!(end);
     let mut ended = false;
+    // Before the first word of whoever may object nothing else goes out.
+    let mut barred = objection(&parts).is_some();
     while !ended {
         let now = Clock::now();
         let due = parts.iter().filter_map(|part| part.due()).chain(link.beat_due()).fold(now + IDLE, Now::min);
@@ -29,23 +32,50 @@ pub(super) async fn run(mut link: Link, mut parts: Vec<Box<dyn Part>>, bell: Arc
             () = &mut end => ended = true,
             changed = link.changed() => {
                 if changed.returned {
-                    let now = Clock::now();
-                    for part in &mut parts {
-                        part.returned(now);
-                    }
+                    returned(&mut parts, barred);
+                } else if !link.is_up() {
+                    parts.iter_mut().for_each(|part| part.unreachable());
                 }
             }
             () = bell.heard() => {}
             () = tokio::time::sleep(due.since(now)) => {}
         }
-        round(&mut link, &mut parts, &bell, ended).await;
+        let was_up = link.is_up();
+        round(&mut link, &mut parts, &bell, ended, barred).await;
+        let why = objection(&parts);
+        if barred != why.is_some() {
+            barred = why.is_some();
+            if barred {
+                tracing::warn!(why = why.as_deref(), "redis is not used");
+            } else {
+                returned(&mut parts, false);
+                bell.ring();
+            }
+        }
+        link.bar(why);
         if link.beat_due().is_some_and(|due| due <= Clock::now()) {
             link.beat().await;
+        }
+        if was_up && !link.is_up() && !ended {
+            // Nobody who came meanwhile waits for the bell to hear that there is nobody to ask.
+            round(&mut link, &mut parts, &bell, false, barred).await;
         }
     }
 }
 
-async fn round(link: &mut Link, parts: &mut [Box<dyn Part>], bell: &Bell, last: bool) {
+fn objection(parts: &[Box<dyn Part>]) -> Option<Box<str>> {
+    parts.iter().find_map(|part| part.objects())
+}
+
+/// While somebody objects only they hear of it; the others once that ends.
+fn returned(parts: &mut [Box<dyn Part>], barred: bool) {
+    let now = Clock::now();
+    for part in parts.iter_mut().filter(|part| !barred || part.objects().is_some()) {
+        part.returned(now);
+    }
+}
+
+async fn round(link: &mut Link, parts: &mut [Box<dyn Part>], bell: &Bell, last: bool, barred: bool) {
     let now = Clock::now();
     if let Some(since) = bell.waited() {
         METRICS.redis_queue_seconds.observe_micros(now.micros_since(since));
@@ -54,11 +84,16 @@ async fn round(link: &mut Link, parts: &mut [Box<dyn Part>], bell: &Bell, last: 
     let mut counts = Vec::with_capacity(parts.len());
     for part in parts.iter_mut() {
         let before = calls.len();
-        let mut round = Round { calls: &mut calls, now, up: link.is_up() };
+        let kept_out = barred && part.objects().is_none();
+        let mut round = Round { calls: &mut calls, now, up: link.is_up() && !kept_out };
         if last {
             part.close(&mut round);
         } else {
             part.gather(&mut round);
+        }
+        if kept_out && calls.len() > before {
+            let count = calls.split_off(before).len();
+            part.settle(&mut std::iter::repeat_n(Err(Fault::Down), count), now);
         }
         counts.push(calls.len() - before);
     }

@@ -42,6 +42,8 @@ pub struct Settings {
     pub database_url: Option<Secret>,
     /// Where instances share their state; unset: nowhere.
     pub redis_url: Option<Secret>,
+    /// Extra roots (PEM) for `rediss://`.
+    pub redis_ca: Option<PathBuf>,
     /// Of every key there.
     pub redis_prefix: String,
     /// Bound on any wait for Redis.
@@ -74,6 +76,8 @@ pub struct Settings {
     pub dedup_ttl: Duration,
     /// Bytes of finished answers kept at most.
     pub dedup_max_bytes: usize,
+    /// Identical requests on several instances become one call, too.
+    pub dedup_cluster: bool,
     /// Off, the built-in embedding, or an embeddings model.
     pub semantic_cache: SemanticMode,
     /// Cosine similarity from which two questions count as one.
@@ -203,6 +207,7 @@ impl Default for Settings {
             data_dir: std::env::home_dir().unwrap_or_default().join(".merido"),
             database_url: None,
             redis_url: None,
+            redis_ca: None,
             redis_prefix: "merido".to_owned(),
             redis_deadline: Duration::from_millis(25),
             rate_limit_on_redis_down: OnRedisDown::Open,
@@ -219,6 +224,7 @@ impl Default for Settings {
             dedup: DedupMode::Auto,
             dedup_ttl: Duration::from_secs(60),
             dedup_max_bytes: 64 << 20,
+            dedup_cluster: false,
             semantic_cache: SemanticMode::Off,
             semantic_cache_threshold: 0.95,
             semantic_cache_ttl: Duration::from_secs(3600),

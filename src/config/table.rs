@@ -95,6 +95,12 @@ pub static ROWS: &[Row] = &[
          commas. Unset: off. `REDIS_URL` counts, too.",
         |s, v, _| some(&mut s.redis_url, v.text().map(Secret::new)),
     ),
+    row(
+        "redis_ca",
+        "MERIDO_REDIS_CA",
+        "Extra roots (PEM) to check `rediss://` by; the system's are always there.",
+        |s, v, home| some(&mut s.redis_ca, v.path(home)),
+    ),
     row("redis_prefix", "MERIDO_REDIS_PREFIX", "Key prefix; several deployments may share one Redis.", |s, v, _| {
         put(&mut s.redis_prefix, v.text().and_then(prefix))
     }),
@@ -198,6 +204,13 @@ pub static ROWS: &[Row] = &[
     row("dedup_max_bytes", "MERIDO_DEDUP_MAX_BYTES", "Finished answers kept at most.", |s, v, _| {
         put(&mut s.dedup_max_bytes, v.memory(0))
     }),
+    row(
+        "dedup_cluster",
+        "MERIDO_DEDUP_CLUSTER",
+        "With Redis: identical requests that run at the same time on several instances become one call, too. Whoever \
+         waits gets the answer when it is whole, streams included.",
+        |s, v, _| put(&mut s.dedup_cluster, v.truth()),
+    ),
     row(
         "semantic_cache",
         "MERIDO_SEMANTIC_CACHE",

@@ -86,8 +86,11 @@ pub(super) fn identify(
 /// an address that does it by the dozen, once for each of its loud minutes.
 fn unknown(addr: IpAddr, shared: &Shared, now: Now) {
     METRICS.unknown_keys.inc();
-    if shared.unknown.strike(Net::from(addr), now) == LOUD {
-        tracing::warn!(%addr, "{LOUD} unknown API keys within a minute from one address");
+    let net = Net::from(addr);
+    let strikes = shared.unknown.strike(net, now);
+    // More at once than one: other instances have counted, too.
+    if strikes >= LOUD && shared.unknown.report(net) {
+        tracing::warn!(%addr, strikes, "unknown API keys by the dozen within a minute from one address");
     }
 }
 

@@ -6,15 +6,16 @@
 
 use super::answer::{Answer, refused};
 use super::settle::{Outcome, Ticket};
-use super::{Proxy, Question, auth, relay, replay, semantic};
+use super::{Proxy, Question, auth, elsewhere, relay, replay, semantic};
+use crate::base::metrics::METRICS;
 use crate::base::tasks::{Drain, spawn};
 use crate::base::{Clock, Error, ErrorKind};
 use crate::config::DedupMode;
 use crate::dialect::errors::error_event;
 use crate::server::body::{Cut, Ending};
 use crate::server::{Body, Source};
-use crate::state::answer::Head;
-use crate::state::dedup::{Asked, Caller, Claim, Follower, Leader, Seat, Step};
+use crate::state::answer::{Answer as Kept, Head};
+use crate::state::dedup::{Asked, Caller, Claim, Fingerprint, Follower, Found, Leader, Led, Seat, Step};
 use crate::state::usage::CacheState;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
@@ -23,6 +24,7 @@ use http_body::Body as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -57,7 +59,7 @@ pub(super) fn claim(proxy: &Proxy, question: &Question, ticket: &Ticket) -> Resu
         path_and_query: path(question),
         versions: &versions(headers),
         idempotency_key: named.map(HeaderValue::as_bytes),
-        catalog_version: proxy.shared.directory.version(),
+        catalog_version: proxy.catalog().digest,
         body: &question.body,
     })))
 }
@@ -150,6 +152,23 @@ async fn lead(proxy: &Arc<Proxy>, question: Question, ticket: Ticket, leader: Le
     response.map(|_| Body::stream(tail))
 }
 
+/// Where a leader's answer comes from.
+enum Made {
+    /// Another instance; kept there for so long still.
+    Elsewhere(Arc<Kept>, Duration),
+    /// A call of ours, perhaps made for the whole cluster.
+    Here(Result<Answer, Error>, Option<Led>),
+}
+
+async fn made(proxy: &Arc<Proxy>, question: &Question, ticket: &mut Ticket, fingerprint: Fingerprint) -> Made {
+    let led = match elsewhere::found(proxy, question, fingerprint).await {
+        Found::Answer(kept, left) => return Made::Elsewhere(kept, left),
+        Found::Lead(led) => Some(led),
+        Found::Wait(_) | Found::Nothing => None,
+    };
+    Made::Here(semantic::answer(proxy, question, ticket).await, led)
+}
+
 /// The leader's task. The ticket lives here: what the provider did is accounted for whoever still listens.
 async fn call(
     proxy: Arc<Proxy>,
@@ -159,7 +178,7 @@ async fn call(
     mut first: oneshot::Sender<First>,
 ) {
     let answered = {
-        let attempt = semantic::answer(&proxy, &question, &mut ticket);
+        let attempt = made(&proxy, &question, &mut ticket, leader.fingerprint());
         tokio::pin!(attempt);
         std::future::poll_fn(|cx| {
             if let Poll::Ready(answer) = attempt.as_mut().poll(cx) {
@@ -173,17 +192,23 @@ async fn call(
         })
         .await
     };
-    let answer: Answer = match answered {
+    let (response, led, left) = match answered {
         None => return,
-        Some(Err(error)) => {
+        Some(Made::Elsewhere(kept, left)) => {
+            METRICS.dedup_shared_hits.inc();
+            ticket.cache = CacheState::Dedup;
+            (replay::whole(&kept, ticket), None, Some(left))
+        }
+        Some(Made::Here(Err(error), _)) => {
             // First our own client, then the next in line: it must not wait for the lead it is about to give away.
             let _ = first.send(Err(Box::new(refused(&error, ticket))));
             return leader.fail();
         }
-        Some(Ok(answer)) => answer,
+        Some(Made::Here(Ok(answer), led)) => {
+            (answer.into_response(ticket, question.inject_usage(&proxy.shared.settings)), led, None)
+        }
     };
-    let (mut parts, mut body) =
-        answer.into_response(ticket, question.inject_usage(&proxy.shared.settings)).into_parts();
+    let (mut parts, mut body) = response.into_parts();
     if let Some(length) = body.size_hint().exact() {
         parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
@@ -206,8 +231,22 @@ async fn call(
                     leader.push(data);
                 }
             }
-            Some(None) if body.ending() == Ending::Whole => return leader.finish(Clock::now()),
-            Some(None) => return leader.finish_unkept(),
+            Some(None) if body.ending() == Ending::Whole => {
+                let fingerprint = leader.fingerprint();
+                match left {
+                    Some(left) => drop(leader.finish_for(Clock::now(), left)),
+                    None => {
+                        if let Some(kept) = leader.finish(Clock::now()) {
+                            proxy.shared.elsewhere.keep(fingerprint, &kept);
+                        }
+                    }
+                }
+                return led.into_iter().for_each(Led::finish);
+            }
+            Some(None) => {
+                leader.finish_unkept();
+                return led.into_iter().for_each(Led::finish);
+            }
             Some(Some(Err(_))) | None => return leader.fail(),
         }
     }

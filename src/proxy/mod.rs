@@ -9,6 +9,7 @@ mod attempt;
 mod auth;
 mod dedup;
 mod demo;
+mod elsewhere;
 mod embeddings;
 mod events;
 mod headers;
@@ -36,7 +37,7 @@ use crate::state::buckets::Limits;
 use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
 use crate::state::catalog::{Catalog, Directory};
-use crate::state::dedup::{Claim, Dedup, Fingerprints};
+use crate::state::dedup::{Claim, Dedup, Elsewhere, Fingerprints};
 use crate::state::delta::Delta;
 use crate::state::limiter::Limiter;
 use crate::state::outbox::Outbox;
@@ -72,6 +73,8 @@ pub struct Shared {
     pub budgets: Arc<Budgets>,
     /// Calls in flight and finished answers.
     pub dedup: Arc<Dedup>,
+    /// Finished answers of other instances.
+    pub elsewhere: Elsewhere,
     /// Answers to similar questions; `None`: off.
     pub semantic: Option<Arc<Similar>>,
     /// Makes their fingerprints.

@@ -179,8 +179,10 @@ pub struct VirtualTarget {
 /// Accounts and virtual models: small, swapped whole.
 #[derive(Debug, Default)]
 pub struct Catalog {
-    /// Rises with each publication.
+    /// Rises with each publication; another instance's means nothing here.
     pub version: u64,
+    /// What accounts and virtual models say, without secrets: equal on all instances that serve alike.
+    pub digest: u64,
     /// All accounts.
     pub accounts: Vec<Arc<Account>>,
     /// Indices into `accounts` by provider name.
@@ -309,7 +311,7 @@ impl Default for Directory {
 impl Catalog {
     /// Builds the indices over `accounts` and `virtual_models`.
     pub fn build(accounts: Vec<Arc<Account>>, virtual_models: Vec<VirtualModel>) -> Self {
-        let mut catalog = Self { accounts, ..Self::default() };
+        let mut catalog = Self { digest: digest(&accounts, &virtual_models), accounts, ..Self::default() };
         for account in &catalog.accounts {
             let siblings = catalog.by_provider.entry(account.provider.name.clone()).or_default();
             siblings.push(Arc::clone(account));
@@ -324,6 +326,29 @@ impl Catalog {
         }
         catalog
     }
+}
+
+/// In the order of ids and names: two instances may have read the same rows in another one.
+fn digest(accounts: &[Arc<Account>], virtual_models: &[VirtualModel]) -> u64 {
+    let mut lines: Vec<String> = accounts
+        .iter()
+        .map(|one| {
+            let Account { id, provider, label, weight, base, credential: _ } = &**one;
+            format!(
+                "a {id:?} {:?} {:?} {:?} {label:?} {weight} {base:?}",
+                provider.name, provider.dialect, provider.http2
+            )
+        })
+        .chain(virtual_models.iter().map(|one| format!("m {one:?}")))
+        .collect();
+    lines.sort_unstable();
+    let mut hasher = blake3::Hasher::new();
+    for line in &lines {
+        hasher.update(&(line.len() as u64).to_le_bytes()).update(line.as_bytes());
+    }
+    let mut first = [0; 8];
+    first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    u64::from_le_bytes(first)
 }
 
 impl Key {

@@ -86,6 +86,11 @@ impl<T: Tell> Outbox<T> {
         hatch.bell.ring();
     }
 
+    /// How many wait to be taken.
+    pub fn waiting(&self) -> usize {
+        self.0.as_ref().map_or(0, |hatch| hatch.waiting.lock().tells.len())
+    }
+
     /// How many tells found no room.
     pub fn dropped(&self) -> u64 {
         self.0.as_ref().map_or(0, |hatch| hatch.dropped.load(Ordering::Relaxed))

@@ -1,5 +1,5 @@
-//! The published view of the others: instances, Redis, lag, leases. Written by the cluster and the store, read by the
-//! control plane.
+//! The published view of the others: instances, lag, leases. Written by the cluster, each part its own; read by the
+//! control plane. Whether the shared memory is there says [`super::reach`].
 //!
 //! Swapped whole, so a reader never sees half of one. An instance alone never publishes: it reads the view of nobody.
 //! Holds no I/O and no clock.
@@ -20,8 +20,6 @@ pub struct Peers {
 pub struct PeersView {
     /// The other instances, those gone silent included until they are forgotten.
     pub others: Vec<PeerInstance>,
-    /// The shared memory.
-    pub redis: RedisView,
     /// How far behind the others' live events this instance is; `None`: it does not read them now.
     pub event_lag: Option<Duration>,
     /// Limits decided here on credit.
@@ -37,39 +35,12 @@ pub struct PeerInstance {
     pub version: Box<str>,
     /// When it started, Unix milliseconds.
     pub started_ms: u64,
-    /// The catalog it serves by.
+    /// The catalog it serves by: how often it published one.
     pub catalog_version: u64,
+    /// What is in that catalog: equal on instances that serve alike.
+    pub catalog_digest: u64,
     /// When its last heartbeat was read.
     pub last_seen: Now,
-}
-
-/// The shared memory, as seen from here.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct RedisView {
-    /// How it is.
-    pub state: RedisState,
-    /// Since when.
-    pub since: Option<Now>,
-    /// Why it is down.
-    pub reason: Option<Box<str>>,
-    /// Half of the last round trips took no longer.
-    pub rtt_p50: Option<Duration>,
-    /// 99 in 100 of the last round trips took no longer.
-    pub rtt_p99: Option<Duration>,
-    /// Tells, spends and asks that wait to be sent.
-    pub queue: u64,
-}
-
-/// How the shared memory is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum RedisState {
-    /// None is set.
-    #[default]
-    Off,
-    /// Answers.
-    Up,
-    /// Does not.
-    Down,
 }
 
 /// What this instance holds of shared limits.
@@ -98,16 +69,10 @@ impl Peers {
     pub fn publish(&self, view: PeersView) {
         *self.view.write() = Arc::new(view);
     }
-}
 
-impl RedisState {
-    /// As `/healthz` and `/api/cluster` say it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Up => "ok",
-            Self::Down => "down",
-        }
+    /// Changes a part of it; whoever writes the other parts is not disturbed.
+    pub fn change(&self, with: impl FnOnce(&mut PeersView)) {
+        with(Arc::make_mut(&mut self.view.write()));
     }
 }
 
@@ -119,8 +84,11 @@ mod tests {
     fn a_view_is_swapped_whole_and_who_holds_the_old_one_keeps_it() {
         let peers = Peers::new();
         let before = peers.view();
-        let redis = RedisView { state: RedisState::Down, reason: Some("gone".into()), ..RedisView::default() };
-        peers.publish(PeersView { redis, ..PeersView::default() });
-        assert_eq!((before.redis.state.name(), peers.view().redis.state.name()), ("off", "down"));
+        let leases = LeasesView { subjects: 3, ..LeasesView::default() };
+        peers.publish(PeersView { leases, ..PeersView::default() });
+        peers.change(|view| view.event_lag = Some(Duration::ZERO));
+        let after = peers.view();
+        assert_eq!((before.leases.subjects, before.event_lag), (0, None));
+        assert_eq!((after.leases.subjects, after.event_lag), (3, Some(Duration::ZERO)), "other parts stay");
     }
 }

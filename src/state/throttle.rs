@@ -5,12 +5,16 @@
 //! least, so no 5 minutes ever see a sixth guess. The count over all addresses spares loopback and addresses that
 //! logged in within 30 days: a botnet must not lock the operator out.
 //!
+//! In a cluster the same is counted once more over all instances; what that count refused is remembered here, so that
+//! whoever makes the cluster fall silent gains nothing: the wait it named holds until it says otherwise.
+//!
 //! One lock for all: logins are rare and a refusal is two look-ups. Memory is bounded by the count over all addresses
 //! itself: only attempts that were let in are remembered.
 
 use crate::base::Now;
 use crate::base::sync::Mutex;
 use crate::state::subject::Net;
+use rules::{FORGIVEN, KNOWN_AT_MOST, KNOWN_FOR, LONGEST, OVERALL, PER_ADDRESS, WINDOW};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -35,6 +39,8 @@ pub struct Attempt {
 pub struct Throttled {
     /// When the next attempt is let in; 1 s to 15 min.
     pub retry_after: Duration,
+    /// Only the count over all addresses refuses: it would not, were this address known.
+    pub overall_only: bool,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +49,8 @@ struct Book {
     overall: Strikes<OVERALL>,
     /// When each address last logged in.
     known: HashMap<Net, Now, ahash::RandomState>,
+    /// Until when the cluster refuses each address.
+    heard: HashMap<Net, Now, ahash::RandomState>,
 }
 
 /// The failures of the last window, oldest first, and the refusal they led to.
@@ -56,15 +64,25 @@ struct Strikes<const N: usize> {
     until: Now,
 }
 
-const PER_ADDRESS: usize = 5;
-const OVERALL: usize = 20;
-const WINDOW: Duration = Duration::from_secs(5 * 60);
-const LONGEST: Duration = Duration::from_secs(15 * 60);
-/// After this long without a refusal the next one is a first one again.
-const FORGIVEN: Duration = Duration::from_secs(60 * 60);
-const KNOWN_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// Addresses remembered for having logged in; beyond, the one unseen for longest goes.
-const KNOWN_AT_MOST: usize = 1_024;
+/// What is counted and what it leads to; the cluster's count follows the same.
+pub mod rules {
+    use std::time::Duration;
+
+    /// Failures of one address within [`WINDOW`] that begin a refusal.
+    pub const PER_ADDRESS: usize = 5;
+    /// Failures of all addresses together.
+    pub const OVERALL: usize = 20;
+    /// How long a failure counts; also the first refusal.
+    pub const WINDOW: Duration = Duration::from_secs(5 * 60);
+    /// A refusal doubles up to this.
+    pub const LONGEST: Duration = Duration::from_secs(15 * 60);
+    /// After this long without a refusal the next one is a first one again.
+    pub const FORGIVEN: Duration = Duration::from_secs(60 * 60);
+    /// An address that logged in is spared by the count over all for so long.
+    pub const KNOWN_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+    /// Addresses remembered for having logged in; beyond, the one unseen for longest goes.
+    pub const KNOWN_AT_MOST: usize = 1_024;
+}
 
 impl Throttle {
     /// No failure yet.
@@ -79,7 +97,7 @@ impl Throttle {
         let overall = if spared { None } else { book.overall.refuses(now) };
         let own = book.addrs.get_mut(&net).and_then(|strikes| strikes.refuses(now));
         if let Some(wait) = overall.max(own) {
-            return Err(Throttled { retry_after: wait.max(Duration::from_secs(1)) });
+            return Err(Throttled { retry_after: wait.max(Duration::from_secs(1)), overall_only: own.is_none() });
         }
         book.addrs.entry(net).or_default().add(now);
         if !spared {
@@ -108,6 +126,23 @@ impl Throttle {
         book.refund_overall(&attempt);
     }
 
+    /// The cluster refuses `net` for so long; or lets it in.
+    pub fn heard(&self, net: Net, wait: Option<Duration>, now: Now) {
+        let mut book = self.book.lock();
+        match wait {
+            None => drop(book.heard.remove(&net)),
+            // Full of addresses that wait: the cluster is under attack and counts for itself.
+            Some(_) if book.heard.len() >= KNOWN_AT_MOST && !book.heard.contains_key(&net) => {}
+            Some(wait) => drop(book.heard.insert(net, now + wait.min(LONGEST))),
+        }
+    }
+
+    /// How much longer the cluster would refuse `net`, by its last word: for when it can't be asked.
+    pub fn last_heard(&self, net: Net, now: Now) -> Option<Throttled> {
+        let until = *self.book.lock().heard.get(&net).filter(|until| now < **until)?;
+        Some(Throttled { retry_after: now.until(until).max(Duration::from_secs(1)), overall_only: false })
+    }
+
     /// `net` logged in at `at`: for what a store remembers from before the start.
     pub fn remember(&self, net: Net, at: Now) {
         self.book.lock().remember(net, at);
@@ -118,6 +153,7 @@ impl Throttle {
         let mut book = self.book.lock();
         book.addrs.retain(|_, strikes| !strikes.is_over(now));
         book.known.retain(|_, last| now.since(*last) < KNOWN_FOR);
+        book.heard.retain(|_, until| now < *until);
         book.addrs.len()
     }
 }

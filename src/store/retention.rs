@@ -1,24 +1,34 @@
 //! Keeps the log within its days and bytes: a pass every few minutes, in pieces, so that writes slip in between.
 //!
-//! Fails quietly: a pass that could not be made is made the next time. (In a cluster one instance leads it.)
+//! Fails quietly: a pass that could not be made is made the next time. In a cluster one instance leads it; when nobody
+//! can say who, each does it, which is harmless.
 
 use super::Store;
 use crate::base::Clock;
 use crate::base::tasks::{Drain, Phase};
+use crate::state::lead::Lead;
+use std::sync::Arc;
 use std::time::Duration;
 
 const EVERY: Duration = Duration::from_secs(300);
+/// Between two looks at who leads.
+const LOOK: Duration = Duration::from_secs(5);
 const BREATH: Duration = Duration::from_millis(20);
 
 /// Prunes until the process drains.
-pub async fn run(store: Store, days: u32, max_bytes: u64, drain: Drain) {
+pub async fn run(store: Store, days: u32, max_bytes: u64, lead: Arc<Lead>, drain: Drain) {
     loop {
-        tokio::select! {
-            () = pass(&store, days, max_bytes) => {}
-            () = drain.reached(Phase::Finish) => return,
+        let leads = lead.leads(Clock::now());
+        if leads {
+            tokio::select! {
+                () = pass(&store, days, max_bytes) => {}
+                () = drain.reached(Phase::Finish) => return,
+            }
         }
+        // Who leads now may end any time.
+        let wait = if leads { EVERY } else { LOOK };
         tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(wait) => {}
             () = drain.reached(Phase::Finish) => return,
         }
     }

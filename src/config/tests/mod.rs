@@ -128,7 +128,7 @@ fn every_row_sets_a_field_of_its_own() {
         "admin_listen" => "127.0.0.1:1",
         "master_key" | "dashboard_password_hash" => "secret",
         "rate_limit_on_redis_down" => "closed",
-        "allow_open_admin" | "require_api_key" | "demo" => "true",
+        "allow_open_admin" | "require_api_key" | "demo" | "dedup_cluster" => "true",
         "trusted_proxies" => "10.0.0.0/8",
         "routes" => r#"[{"name":"a","targets":[{"model":"x/y"}]}]"#,
         "dedup" | "access_log" => "all",
@@ -138,7 +138,7 @@ fn every_row_sets_a_field_of_its_own() {
         "log" => "trace",
         "log_format" => "json",
         "log_max_bytes" => "3 GiB",
-        key if key.ends_with("path") || key.ends_with("dir") || key.starts_with("tls") || key == "upstream_ca" => "/x",
+        key if key.ends_with("path") || key.ends_with("dir") || key.starts_with("tls") || key.ends_with("_ca") => "/x",
         _ => "77",
     };
     let mut seen: Vec<(&str, Settings)> = Vec::new();

@@ -2,21 +2,29 @@
 //!
 //! A sender never waits and never sees a reader: it pushes into its core's lane, or drops the event and counts it when
 //! the lane is full (`started` gives way first, from three quarters on). A collector on the control runtime calls
-//! [`Bus::collect`] every few milliseconds; it alone numbers events. A reader that is overtaken by the ring sees a gap.
+//! [`Bus::collect`] every few milliseconds; it alone numbers our events. A reader that is overtaken by the ring sees a gap.
 //!
-//! While nobody listens (and nobody did for [`WARM`]) an event costs its sender one load and one branch, and the ring is
-//! empty: a reader that comes back later than that sees a gap, since nobody knows what it missed.
+//! Alone, while nobody listens (and nobody did for [`WARM`]) an event costs its sender one load and one branch, and the
+//! ring is empty: a reader that comes back later than that sees a gap, since nobody knows what it missed. With a cluster
+//! (`tap`) somebody may be watching elsewhere and we may not have heard of it yet: then the ring goes on with our own
+//! events, as far back as whoever carries them away wants.
 
+mod cursor;
 mod event;
+mod far;
 mod position;
 mod ring;
+mod tap;
 
 #[cfg(test)]
 mod tests;
 
-pub use event::{Done, Event, Tokens};
+pub use cursor::{Cursor, HistoryAsk, Next};
+pub use event::{Done, DoneView, Event, Item, Tokens, View};
+pub use far::{FarDone, FarEvent};
 pub use position::Position;
-pub use ring::{Cursor, Next};
+pub use ring::{Entry, What};
+pub use tap::Following;
 
 use crate::base::Now;
 use crate::base::metrics::METRICS;
@@ -27,6 +35,7 @@ use ring::Ring;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use tap::Tap;
 
 /// Events the ring holds; what a reader may lag, or resume by `Last-Event-ID`.
 pub const RING: usize = 32_768;
@@ -40,6 +49,10 @@ const LANE: usize = 4096;
 /// Events moved into the ring under one lock.
 const BATCH: usize = 256;
 
+/// How often to collect while somebody listens, and while somebody elsewhere might.
+const OFTEN: Duration = Duration::from_millis(4);
+const SELDOM: Duration = Duration::from_millis(20);
+
 /// The bus. Shared by all cores.
 #[derive(Debug)]
 pub struct Bus {
@@ -49,11 +62,13 @@ pub struct Bus {
     epoch: u64,
     readers: AtomicUsize,
     collector: Mutex<Collector>,
+    tap: Tap,
 }
 
 #[derive(Debug, Default)]
 struct Collector {
-    batch: Vec<Arc<Event>>,
+    batch: Vec<Item>,
+    freed: Vec<Entry>,
     /// When a reader was last seen.
     read: Option<Now>,
 }
@@ -68,10 +83,11 @@ impl Bus {
         Arc::new(Self {
             wanted: CachePadded::new(AtomicBool::new(false)),
             lanes: (0..lanes.max(1)).map(|_| CachePadded::new(ArrayQueue::new(lane))).collect(),
-            ring: Mutex::new(Ring::new(ring)),
+            ring: Mutex::new(Ring::new(epoch, ring)),
             epoch,
             readers: AtomicUsize::new(0),
             collector: Mutex::default(),
+            tap: Tap::default(),
         })
     }
 
@@ -109,9 +125,14 @@ impl Bus {
         let collector = &mut *collector;
         if self.readers.load(Ordering::Acquire) > 0 {
             collector.read = Some(now);
-        } else if collector.read.is_none_or(|read| now.since(read) >= WARM) && self.wanted() {
-            self.sleep(collector);
-            return 0;
+        } else if collector.read.is_none_or(|read| now.since(read) >= WARM) {
+            if self.tapped() {
+                self.cool(&mut collector.freed);
+                collector.freed.clear();
+            } else if self.wanted() {
+                self.sleep(collector);
+                return 0;
+            }
         }
         let mut moved = 0;
         for lane in &self.lanes {
@@ -120,15 +141,26 @@ impl Bus {
             while left > 0 {
                 let batch = left.min(BATCH);
                 left -= batch;
-                collector.batch.extend(std::iter::from_fn(|| lane.pop()).take(batch).map(Arc::new));
+                collector.batch.extend(std::iter::from_fn(|| lane.pop()).take(batch).map(|e| Item::Own(Arc::new(e))));
                 moved += collector.batch.len();
-                let mut wake = self.ring.lock().append(&mut collector.batch);
+                let mut ring = self.ring.lock();
+                ring.append_own(collector.batch.drain(..), &mut collector.freed);
+                let mut wake: Vec<_> = ring.waiting.drain().map(|(_, waker)| waker).collect();
+                drop(ring);
                 // What the ring gave up is freed here, after its lock.
-                collector.batch.clear();
+                collector.freed.clear();
                 wake.drain(..).for_each(std::task::Waker::wake);
             }
         }
+        if moved > 0 {
+            self.tell();
+        }
         moved
+    }
+
+    /// How long to wait between two calls of [`Self::collect`].
+    pub fn pace(&self) -> Duration {
+        if self.cold() && !self.published() { SELDOM } else { OFTEN }
     }
 
     /// A reader. From the tail; with `after`, from behind that position: all that is left of this process' events when
@@ -136,9 +168,12 @@ impl Bus {
     pub fn subscribe(self: &Arc<Self>, after: Option<&Position>) -> Cursor {
         // In this order: a collector that puts the bus to sleep checks the readers again under the ring's lock.
         self.readers.fetch_add(1, Ordering::SeqCst);
-        let next = self.ring.lock().place(after.map(|position| position.of(self.epoch)));
+        let mut ring = self.ring.lock();
+        let cursor = Cursor::new(Arc::clone(self), after, &mut ring);
+        self.warm_up();
+        drop(ring);
         self.wanted.store(true, Ordering::SeqCst);
-        Cursor::new(Arc::clone(self), next)
+        cursor
     }
 
     /// This process' epoch: who writes these events.
@@ -153,7 +188,7 @@ impl Bus {
 
     fn sleep(&self, collector: &mut Collector) {
         self.wanted.store(false, Ordering::SeqCst);
-        if self.readers.load(Ordering::SeqCst) > 0 {
+        if self.readers.load(Ordering::SeqCst) > 0 || self.tapped() {
             self.wanted.store(true, Ordering::SeqCst);
             return;
         }

@@ -1,125 +1,292 @@
-//! The ring of numbered events and the cursors into it.
+//! The ring of events, own and others', each numbered by its writer; and what is known of each writer.
 //!
-//! A reader holds a number, not a queue: however slow, it costs the others nothing, and once overtaken it is told how
-//! much it missed. The lock is held for one look or one batch; events are freed and readers woken after it.
+//! An entry says which number it follows, so that any reader sees by its own position whether something is missing
+//! before it. Pure: the lock around it is held for one look or one batch; events are freed and readers woken after it.
 
-use super::{Bus, Event, Position};
+use super::event::Item;
+use super::position::Position;
+use crate::base::Now;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
+use std::time::Duration;
 
-/// Numbered events, the newest last.
+/// Writers known at most; whoever was silent for longest is forgotten first.
+const WRITERS: usize = 128;
+
+/// A writer that said nothing for so long is left out of readers' positions once these name more than [`FEW`].
+const SILENT: Duration = Duration::from_secs(600);
+const FEW: usize = 8;
+
+/// Acknowledged batches of ours of which we know when the stream took them.
+const ACKS: usize = 1024;
+
+/// Events, the newest last.
 #[derive(Debug)]
 pub(super) struct Ring {
-    events: VecDeque<Arc<Event>>,
-    /// Number of `events[0]`, or of the next event while there is none. Numbers start at 1.
+    entries: VecDeque<Entry>,
+    /// Index of `entries[0]`, or of the next entry while there is none.
     first: u64,
     most: usize,
-    waiting: HashMap<u64, Waker, ahash::RandomState>,
-    readers: u64,
+    /// Ours is the first.
+    writers: Vec<Writer>,
+    /// (last number, the stream's milliseconds) of batches of ours.
+    acks: VecDeque<(u64, u64)>,
+    /// How far the stream was read; `None`: nobody reads it.
+    pub(super) stream_ms: Option<u64>,
+    pub(super) waiting: HashMap<u64, Waker, ahash::RandomState>,
+    pub(super) readers: u64,
 }
 
-/// A reader's place in the ring. Dropping it unsubscribes.
-#[derive(Debug)]
-pub struct Cursor {
-    bus: Arc<Bus>,
-    next: u64,
-    id: u64,
-}
-
-/// What a cursor finds.
+/// One event, or the knowledge that some are lost.
 #[derive(Clone, Debug)]
-pub enum Next {
-    /// The next event and its number.
-    Event(u64, Arc<Event>),
-    /// At least so many events were missed; the cursor stands behind them.
-    Gap(u64),
-    /// Nothing new.
-    Wait,
+pub struct Entry {
+    /// Who numbered it.
+    pub epoch: u64,
+    /// The number it follows: what lies between was left out on purpose.
+    pub prev: u64,
+    /// Its number; of a loss: the last that is lost.
+    pub seq: u64,
+    /// When the stream took it, in Redis' milliseconds; 0: it is ours.
+    pub ms: u64,
+    /// What happened.
+    pub what: What,
+}
+
+/// What an entry says.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// This happened.
+    Event(Item),
+    /// At least so many events never left their writer.
+    Lost(u64),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Writer {
+    epoch: u64,
+    /// The last number that came.
+    last: u64,
+    /// Up to here the ring has nothing any more.
+    floor: u64,
+    heard: Now,
 }
 
 impl Ring {
-    pub(super) fn new(most: usize) -> Self {
-        Self { events: VecDeque::new(), first: 1, most, waiting: HashMap::default(), readers: 0 }
+    pub(super) fn new(epoch: u64, most: usize) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            first: 1,
+            most,
+            writers: vec![Writer { epoch, last: 0, floor: 0, heard: Now::default() }],
+            acks: VecDeque::new(),
+            stream_ms: None,
+            waiting: HashMap::default(),
+            readers: 0,
+        }
     }
 
-    fn end(&self) -> u64 {
-        self.first + self.events.len() as u64
+    pub(super) fn first(&self) -> u64 {
+        self.first
     }
 
-    /// Takes `batch`, leaves in it what had to go; whom to wake.
-    pub(super) fn append(&mut self, batch: &mut Vec<Arc<Event>>) -> Vec<Waker> {
-        self.events.extend(batch.drain(..));
-        let over = self.events.len().saturating_sub(self.most);
-        batch.extend(self.events.drain(..over));
-        self.first += over as u64;
-        self.waiting.drain().map(|(_, waker)| waker).collect()
+    pub(super) fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
     }
 
-    /// Where a reader starts that has seen everything up to `after` (`None`: wants the news only).
-    pub(super) fn place(&mut self, after: Option<u64>) -> (u64, u64) {
-        self.readers += 1;
-        let end = self.end();
-        // A number we have not reached yet is not ours: the news only.
-        let next = after.map_or(end, |seen| if seen >= end { end } else { seen + 1 });
-        (self.readers, next)
+    pub(super) fn get(&self, index: u64) -> Option<&Entry> {
+        self.entries.get(index.checked_sub(self.first)? as usize)
+    }
+
+    /// The last number of ours.
+    pub(super) fn own_last(&self) -> u64 {
+        self.writers[0].last
+    }
+
+    pub(super) fn own_floor(&self) -> u64 {
+        self.writers[0].floor
+    }
+
+    /// Numbers and takes events of ours; what had to go is put into `freed`.
+    pub(super) fn append_own(&mut self, batch: impl Iterator<Item = Item>, freed: &mut Vec<Entry>) {
+        for item in batch {
+            let own = &mut self.writers[0];
+            own.last += 1;
+            let (epoch, seq) = (own.epoch, own.last);
+            self.entries.push_back(Entry { epoch, prev: seq - 1, seq, ms: 0, what: What::Event(item) });
+        }
+        self.trim(freed);
+    }
+
+    /// Takes what another instance wrote, in its order; what came before is skipped. `since`: of a writer that nobody
+    /// here has heard of, what the stream took before that is old. How many were news, and how many are missing.
+    pub(super) fn append_far(
+        &mut self,
+        batch: impl Iterator<Item = Entry>,
+        since: u64,
+        now: Now,
+        freed: &mut Vec<Entry>,
+    ) -> (u64, u64) {
+        let (mut news, mut missing) = (0, 0);
+        for entry in batch {
+            let known = self.writers.iter().position(|writer| writer.epoch == entry.epoch);
+            let at = match known {
+                Some(0) => continue,
+                Some(at) => at,
+                None if entry.ms < since => continue,
+                None => self.meet(entry.epoch, entry.prev, now),
+            };
+            let writer = &mut self.writers[at];
+            if entry.seq <= writer.last {
+                continue;
+            }
+            missing += entry.prev.saturating_sub(writer.last);
+            if let What::Lost(lost) = entry.what {
+                missing += lost;
+            }
+            writer.last = entry.seq;
+            writer.heard = now;
+            news += 1;
+            self.entries.push_back(entry);
+        }
+        self.trim(freed);
+        (news, missing)
+    }
+
+    fn meet(&mut self, epoch: u64, last: u64, now: Now) -> usize {
+        if self.writers.len() >= WRITERS
+            && let Some((at, _)) = self.writers.iter().enumerate().skip(1).min_by_key(|(_, writer)| writer.heard)
+        {
+            self.writers.swap_remove(at);
+        }
+        self.writers.push(Writer { epoch, last, floor: last, heard: now });
+        self.writers.len() - 1
+    }
+
+    fn trim(&mut self, freed: &mut Vec<Entry>) {
+        while self.entries.len() > self.most {
+            self.drop_first(freed);
+        }
+    }
+
+    fn drop_first(&mut self, freed: &mut Vec<Entry>) {
+        let Some(entry) = self.entries.pop_front() else { return };
+        self.first += 1;
+        if let Some(writer) = self.writers.iter_mut().find(|writer| writer.epoch == entry.epoch) {
+            writer.floor = writer.floor.max(entry.seq);
+        }
+        freed.push(entry);
+    }
+
+    /// Forgets the oldest events as long as they are ours and numbered up to `through`.
+    pub(super) fn forget_own(&mut self, through: u64, freed: &mut Vec<Entry>) {
+        let own = self.writers[0].epoch;
+        while self.entries.front().is_some_and(|entry| entry.epoch == own && entry.seq <= through) {
+            self.drop_first(freed);
+        }
+    }
+
+    /// Forgets the others and all they wrote. There must be no reader.
+    pub(super) fn forget_far(&mut self, freed: &mut Vec<Entry>) {
+        let (own, end) = (self.writers[0].epoch, self.end());
+        let all = std::mem::take(&mut self.entries);
+        for entry in all {
+            if entry.epoch == own { self.entries.push_back(entry) } else { freed.push(entry) }
+        }
+        self.first = end - self.entries.len() as u64;
+        self.writers.truncate(1);
+        self.stream_ms = None;
     }
 
     /// Empties it. One number is skipped, so that whoever resumes across this sees a gap.
-    pub(super) fn sleep(&mut self) -> VecDeque<Arc<Event>> {
-        self.first = self.end() + 1;
-        std::mem::take(&mut self.events)
+    pub(super) fn sleep(&mut self) -> VecDeque<Entry> {
+        self.first = self.end();
+        self.writers.truncate(1);
+        self.writers[0].last += 1;
+        self.writers[0].floor = self.writers[0].last;
+        std::mem::take(&mut self.entries)
     }
 
-    fn look(&self, next: &mut u64) -> Next {
-        if *next < self.first {
-            let missed = self.first - *next;
-            *next = self.first;
-            return Next::Gap(missed);
+    /// The stream took our events up to `seq` at `ms`.
+    pub(super) fn acked(&mut self, seq: u64, ms: u64) {
+        if self.acks.len() == ACKS {
+            self.acks.pop_front();
         }
-        let Some(event) = self.events.get((*next - self.first) as usize) else { return Next::Wait };
-        *next += 1;
-        Next::Event(*next - 1, Arc::clone(event))
-    }
-}
-
-impl Cursor {
-    pub(super) fn new(bus: Arc<Bus>, (id, next): (u64, u64)) -> Self {
-        Self { bus, next, id }
+        self.acks.push_back((seq, ms));
     }
 
-    /// What comes next, without waiting.
-    pub fn try_next(&mut self) -> Next {
-        self.bus.ring.lock().look(&mut self.next)
+    /// Our events from behind `after` on, at most `most`; and how many of these had gone already.
+    pub(super) fn own_after(&self, after: u64, most: usize) -> (u64, Vec<(u64, Arc<super::Event>)>) {
+        let own = &self.writers[0];
+        let lost = own.floor.saturating_sub(after);
+        let after = after.max(own.floor);
+        // From the end: what is new is there.
+        let waiting = (own.last - after) as usize;
+        let mut back = self.entries.len();
+        let mut left = waiting;
+        while left > 0 && back > 0 {
+            back -= 1;
+            left -= usize::from(self.entries[back].epoch == own.epoch);
+        }
+        let ours = self.entries.range(back..).filter_map(|entry| match &entry.what {
+            What::Event(Item::Own(event)) => Some((entry.seq, Arc::clone(event))),
+            _ => None,
+        });
+        (lost, ours.take(most).collect())
     }
 
-    /// What comes next; never [`Next::Wait`]: the task is woken when there is something.
-    pub fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Next> {
-        let mut ring = self.bus.ring.lock();
-        match ring.look(&mut self.next) {
-            Next::Wait => {
-                ring.waiting.insert(self.id, cx.waker().clone());
-                Poll::Pending
+    /// Where somebody stands who wants the news only.
+    pub(super) fn here(&self) -> Position {
+        let mut position = Position::default();
+        for writer in self.writers.iter().rev() {
+            position.set(writer.epoch, writer.last);
+        }
+        if let Some(ms) = self.stream_ms {
+            position.read_to(ms);
+        }
+        position
+    }
+
+    /// Somebody comes back to the ring: what of ours its position does not say is filled in, and how much of what it
+    /// has not seen is gone from here.
+    pub(super) fn welcome(&self, position: &mut Position) -> u64 {
+        let own = &self.writers[0];
+        match (position.of(own.epoch), position.stream_ms()) {
+            // A number we have not reached yet is not ours: the news only.
+            (Some(seen), _) if seen > own.last => position.set(own.epoch, own.last),
+            (Some(_), _) => {}
+            // It never heard of us: all there is. What the stream took before it looked there is older than it.
+            (None, None) => position.set(own.epoch, 0),
+            (None, Some(ms)) => {
+                let old = self.acks.iter().take_while(|(_, acked)| *acked < ms).last();
+                position.set(own.epoch, old.map_or(0, |(seq, _)| *seq).max(own.floor));
             }
-            next => Poll::Ready(next),
         }
+        self.overtake(position)
     }
 
-    /// Where this reader stands: all before this number was seen or missed.
-    pub fn next_number(&self) -> u64 {
-        self.next
+    /// Moves `position` to where the ring begins; how many numbers that skips.
+    pub(super) fn overtake(&self, position: &mut Position) -> u64 {
+        let mut missed = 0;
+        for writer in &self.writers {
+            if let Some(seen) = position.of(writer.epoch)
+                && seen < writer.floor
+            {
+                missed += writer.floor - seen;
+                position.set(writer.epoch, writer.floor);
+            }
+        }
+        missed
     }
 
-    /// Adds this reader's place to a position that may hold other writers'.
-    pub fn mark(&self, position: &mut Position) {
-        position.set(self.bus.epoch, self.next - 1);
-    }
-}
-
-impl Drop for Cursor {
-    fn drop(&mut self) {
-        self.bus.ring.lock().waiting.remove(&self.id);
-        self.bus.readers.fetch_sub(1, Ordering::SeqCst);
+    /// Leaves out of `position` who fell silent long ago, once it names many.
+    pub(super) fn prune(&self, position: &mut Position, now: Now) {
+        if position.len() > FEW {
+            let own = self.writers[0].epoch;
+            position.retain(|epoch| {
+                epoch == own
+                    || self.writers.iter().any(|writer| writer.epoch == epoch && now.since(writer.heard) < SILENT)
+            });
+        }
     }
 }

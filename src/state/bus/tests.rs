@@ -27,7 +27,7 @@ fn read(cursor: &mut Cursor) -> Vec<String> {
     let mut all = Vec::new();
     loop {
         match cursor.try_next() {
-            Next::Event(seq, event) => all.push(format!("{seq}:{}", event.request.n)),
+            Next::Event(seq, item) => all.push(format!("{seq}:{}", item.view("").request.n)),
             Next::Gap(missed) => all.push(format!("gap {missed}")),
             Next::Wait => return all,
         }
@@ -49,10 +49,10 @@ fn readers_get_the_news_in_order_and_resume_where_they_were() {
         (read(&mut first), read(&mut second)),
         (vec!["1:1".into(), "2:2".into(), "3:3".into(), "4:4".into()], vec!["4:4".to_owned()])
     );
-    let mut position = Position::parse("b.7-a.2").unwrap();
-    assert_eq!(read(&mut bus.subscribe(Some(&position))), ["3:3", "4:4"]);
-    first.mark(&mut position);
-    assert_eq!(position.to_string(), "b.7-a.4");
+    let position = Position::parse("b.7-a.2").unwrap();
+    let mut resumed = bus.subscribe(Some(&position));
+    assert_eq!(read(&mut resumed), ["3:3", "4:4"]);
+    assert_eq!(resumed.position().to_string(), "b.7-a.4");
     assert_eq!(read(&mut bus.subscribe(Some(&Position::parse("b.7").unwrap()))).len(), 4, "none of ours seen yet");
     assert_eq!(read(&mut bus.subscribe(Some(&Position::parse("a.999").unwrap()))).len(), 0, "not a number of ours");
 }
@@ -95,8 +95,7 @@ fn without_readers_nothing_is_built_and_sleep_is_a_visible_gap() {
     bus.emit_with(0, || event(1, true));
     bus.collect(NOW);
     assert_eq!(read(&mut reader), ["1:1"]);
-    let mut position = Position::default();
-    reader.mark(&mut position);
+    let position = reader.position().clone();
     drop(reader);
     bus.collect(NOW + WARM / 2);
     bus.emit_with(0, || event(2, true));
@@ -159,9 +158,10 @@ fn under_threads_each_event_comes_once_in_its_lanes_order_or_is_counted() {
         while seen.iter().sum::<u64>() < 3 * EACH {
             bus.collect(NOW);
             match reader.try_next() {
-                Next::Event(seq, event) => {
-                    let lane = (event.request.n % 3) as usize;
-                    assert_eq!((seq, event.request.n / 3), (last + 1, seen[lane]));
+                Next::Event(seq, item) => {
+                    let n = item.view("").request.n;
+                    let lane = (n % 3) as usize;
+                    assert_eq!((seq, n / 3), (last + 1, seen[lane]));
                     seen[lane] += 1;
                     last = seq;
                 }
@@ -177,18 +177,34 @@ fn under_threads_each_event_comes_once_in_its_lanes_order_or_is_counted() {
 
 #[test]
 fn a_position_reads_back_and_nonsense_is_none() {
-    for good in ["a.57-b33.33", "0.0", "ffffffffffffffff.18446744073709551615"] {
+    for good in ["a.57-b33.33", "0.0", "a.5-0.77", "ffffffffffffffff.18446744073709551615"] {
         assert_eq!(Position::parse(good).unwrap().to_string(), good);
     }
     let long = vec!["1.1"; 100].join("-");
-    for bad in ["", "a", "a.", ".1", "a.1-", "-a.1", "a.1-a.2", "g.1", "a.-1", "+a.1", "a.99999999999999999999", &long]
-    {
+    for bad in [
+        "",
+        "a",
+        "a.",
+        ".1",
+        "a.1-",
+        "-a.1",
+        "a.1-a.2",
+        "0.1-0.2",
+        "g.1",
+        "a.-1",
+        "+a.1",
+        "a.99999999999999999999",
+        &long,
+    ] {
         assert_eq!(Position::parse(bad), None, "{bad}");
     }
     let mut many = Position::default();
-    for n in 0..100 {
+    for n in 1..=100 {
         many.set(n, n);
     }
-    assert_eq!((many.of(99), many.of(1)), (99, 0));
-    assert!(Position::parse(&many.to_string()).is_some());
+    assert_eq!((many.of(100), many.of(1)), (Some(100), None));
+    many.read_to(7);
+    many.read_to(5);
+    assert!(many.to_string().ends_with("-64.100-0.7"), "{many}");
+    assert_eq!(Position::parse(&many.to_string()), Some(many));
 }

@@ -37,7 +37,7 @@ pub struct Asked<'a> {
     pub versions: &'a [Option<&'a [u8]>],
     /// The `Idempotency-Key`.
     pub idempotency_key: Option<&'a [u8]>,
-    /// Version of the catalog the model is looked up in.
+    /// Digest of the catalog the model is looked up in: the same on all instances that serve alike.
     pub catalog_version: u64,
     /// The whole body, `stream` included.
     pub body: &'a [u8],

@@ -9,6 +9,7 @@
 //! with no lock held. When memory for calls in flight runs out, an answer stops being shared with *new* followers and
 //! is not kept; nothing fails.
 
+mod elsewhere;
 mod fingerprint;
 mod flight;
 mod seats;
@@ -27,6 +28,7 @@ mod stress;
 #[cfg(test)]
 mod tests;
 
+pub use elsewhere::{Elsewhere, Ends, Found, LARGEST, Led, Look, Put};
 pub use fingerprint::{Asked, Caller, Claim, Fingerprint, Fingerprints, Name};
 pub use flight::Limits;
 pub use seats::{Follower, Leader, Seat, Step};

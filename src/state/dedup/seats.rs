@@ -2,7 +2,7 @@
 //!
 //! No handle holds a lock; every waker is called after the flight's lock was released.
 
-use super::fingerprint::Claim;
+use super::fingerprint::{Claim, Fingerprint};
 use super::flight::{After, Flight, Seen};
 use super::table::Dedup;
 use crate::base::Now;
@@ -11,6 +11,7 @@ use crate::state::answer::{Answer, Head};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 /// Where a request sits.
 #[derive(Debug)]
@@ -86,15 +87,23 @@ impl Leader {
         wake_all(&mut self.wake);
     }
 
-    /// The answer is complete. Kept when it is a 2xx and not too large. Without a head it is a failure.
-    pub fn finish(mut self, now: Now) {
+    /// The answer is complete. Kept when it is a 2xx and not too large; then it is returned, for others to share.
+    /// Without a head it is a failure.
+    pub fn finish(self, now: Now) -> Option<Arc<Answer>> {
+        self.finish_for(now, Duration::MAX)
+    }
+
+    /// The same for an answer that has only so long to live, because it came from elsewhere.
+    pub fn finish_for(mut self, now: Now, left: Duration) -> Option<Arc<Answer>> {
+        let mut kept = None;
         if let Some((head, chunks)) = self.seat.flight.finish(&mut self.wake)
             && head.status.is_success()
         {
             self.over = true;
-            self.seat.table.keep(&self.seat, head, &chunks, now);
+            kept = Some(self.seat.table.keep(&self.seat, head, &chunks, now, left));
         }
         wake_all(&mut self.wake);
+        kept
     }
 
     /// The answer is complete for those who listen, and not to be kept: nothing in it says that it is whole.
@@ -106,6 +115,11 @@ impl Leader {
     /// It failed; the same as dropping it.
     pub fn fail(self) {
         drop(self);
+    }
+
+    /// What is called.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.seat.claim.fingerprint
     }
 
     /// Ready when no client listens any more: the call may be cancelled (by dropping this). Nobody can join from then on.

@@ -14,6 +14,7 @@ use crate::state::shelf::Shelf;
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 const STRIPES: usize = 64;
 
@@ -135,15 +136,22 @@ impl Dedup {
         self.len() == 0
     }
 
-    /// The call in `place` came to its end with this answer: 2xx, whole.
-    pub(super) fn keep(&self, place: &Place, head: Arc<Head>, chunks: &[Bytes], now: Now) {
+    /// The call in `place` came to its end with this answer: 2xx, whole; it lives for `left` at most.
+    pub(super) fn keep(
+        &self,
+        place: &Place,
+        head: Arc<Head>,
+        chunks: &[Bytes],
+        now: Now,
+        left: Duration,
+    ) -> Arc<Answer> {
         let limits = self.budget.limits();
         let mut body = BytesMut::with_capacity(chunks.iter().map(Bytes::len).sum());
         for chunk in chunks {
             body.extend_from_slice(chunk);
         }
         let answer = Arc::new(Answer { head, body: body.freeze() });
-        let (bytes, until) = (answer.bytes(), now + limits.ttl);
+        let (bytes, until, kept_answer) = (answer.bytes(), now + limits.ttl.min(left), Arc::clone(&answer));
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let fingerprint = place.claim.fingerprint;
         let kept = self.calls.with(&fingerprint, |calls| {
@@ -158,6 +166,7 @@ impl Dedup {
             let victims = self.shelf.lock().put(fingerprint, serial, bytes, until);
             self.discard(&victims);
         }
+        kept_answer
     }
 
     /// The call in `place` ended with nothing to keep.
