@@ -26,6 +26,7 @@ use crate::state::dedup::{Dedup, Fingerprints};
 use crate::state::delta::Delta;
 use crate::state::desk::Desk;
 use crate::state::lead::Lead;
+use crate::state::ledger::Till;
 use crate::state::limiter::Limiter;
 use crate::state::logins::{Logins, Sayings};
 use crate::state::outbox::Outbox;
@@ -190,6 +191,8 @@ struct Parts {
     limiter: Arc<Limiter>,
     /// Where limits meet the cluster; `None`: this instance is alone.
     desk: Option<Arc<Desk>>,
+    /// Where budgets do.
+    till: Option<Arc<Till>>,
     /// Live instances as last counted; before the first count what was expected.
     instances: Arc<AtomicU32>,
     /// Wakes the Redis task.
@@ -225,9 +228,17 @@ impl Parts {
         let (connect, pool_idle) = (timeouts.connect, timeouts.upstream_idle);
         let epoch = seal::random_u64().map_err(|e| e.to_string())?;
         let bell = Arc::<Bell>::default();
+        let reach = Arc::new(if settings.redis_url.is_some() { Reach::new() } else { Reach::off() });
         let instances = Arc::new(AtomicU32::new(settings.expected_instances.unwrap_or(1)));
-        let desk = settings.redis_url.is_some().then(|| {
-            Arc::new(Desk::new(Arc::clone(&bell), Arc::clone(&instances), proxy::limit_policy(&settings), epoch))
+        let shared = settings.redis_url.is_some();
+        let ends = || (Arc::clone(&bell), Arc::clone(&reach), Arc::clone(&instances));
+        let desk = shared.then(|| {
+            let (bell, reach, live) = ends();
+            Arc::new(Desk::new(bell, reach, live, proxy::limit_policy(&settings), epoch))
+        });
+        let till = shared.then(|| {
+            let (bell, reach, live) = ends();
+            Arc::new(Till::new(bell, reach, live, epoch))
         });
         let upstream = ClientConfig { connect, pool_idle, max_idle_per_host: MAX_IDLE_PER_HOST, tls };
         let identity = Identity { deployment: store.deployment(), data_key: store.data_key().fingerprint() };
@@ -240,7 +251,8 @@ impl Parts {
             desk,
             bell,
             instances,
-            budgets: Arc::new(Budgets::new()),
+            budgets: Arc::new(till.as_ref().map_or_else(Budgets::new, |till| Budgets::shared(Arc::clone(till)))),
+            till,
             dedup_key: store.data_key().sub_key("dedup fingerprints").map_err(|e| e.to_string())?,
             throttle: Arc::default(),
             dedup: Dedup::new(proxy::dedup_limits(&settings)),
@@ -250,7 +262,7 @@ impl Parts {
             peers: Arc::default(),
             serving: Arc::default(),
             switch: DrainSwitch::new(),
-            reach: Arc::new(if settings.redis_url.is_some() { Reach::new() } else { Reach::off() }),
+            reach,
             epoch,
             settings,
             directory,

@@ -1,6 +1,6 @@
 //! Several instances' memories on one real Redis: what each tells, counts and claims, and what a break costs.
 
-use super::testing::{RedisServer, company, desk};
+use super::testing::{RedisServer, company, desk, till};
 use super::{Cluster, ClusterConfig, Shared};
 use crate::base::bell::Bell;
 use crate::base::tasks::{DrainSwitch, Phase};
@@ -51,8 +51,8 @@ impl Instance {
 
     fn with_deadline(server: &RedisServer, epoch: u64, deadline: Duration) -> Self {
         let (bell, directory) = (Arc::<Bell>::default(), Arc::new(Directory::new()));
-        let (outbox, tells, asks) = Outbox::open(4096, Arc::clone(&bell));
-        let (herald, news, _) = Outbox::open(64, Arc::clone(&bell));
+        let (outbox, tells) = Outbox::open(4096, Arc::clone(&bell));
+        let (herald, news) = Outbox::open(64, Arc::clone(&bell));
         let (breakers, calls) = Breakers::open(64, Arc::clone(&bell));
         let (heard, gaps) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let counts = (Arc::clone(&heard), Arc::clone(&gaps));
@@ -71,11 +71,11 @@ impl Instance {
         let switch = DrainSwitch::new();
         let shared = Shared {
             limits: desk(&bell, epoch),
+            budgets: till(&bell, epoch),
             bell,
             drain: switch.drain(),
             reach: Arc::default(),
             tells,
-            asks,
             directory: Arc::clone(&directory),
             breakers: calls,
             news,
