@@ -35,6 +35,7 @@ mod postgres;
 mod redis_chaos;
 mod redis_limits;
 mod redis_link;
+mod runbook;
 mod sdk;
 mod secrets;
 mod semantic;
