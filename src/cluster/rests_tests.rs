@@ -62,6 +62,7 @@ impl Instance {
         });
         let config = ClusterConfig {
             url: Secret::new(server.url()),
+            extra_roots: None,
             prefix: "t".to_owned(),
             deadline,
             epoch,

@@ -23,7 +23,7 @@ use std::time::Duration;
 pub(super) fn company(epoch: u64) -> Company {
     let identity = Identity { deployment: 1, data_key: [1; 8] };
     Company {
-        hello: Hello { identity, epoch, started_ms: 1 },
+        hello: Hello { identity, epoch, started_ms: 1, met: true },
         peers: Arc::default(),
         retention: Arc::new(Lead::alone()),
         logins: Sayings::none(),

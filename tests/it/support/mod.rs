@@ -8,6 +8,7 @@ pub mod process;
 pub mod provider;
 pub mod redis;
 pub mod redis_cluster;
+pub mod slow_proxy;
 pub mod tls;
 
 use std::time::{Duration, Instant};
