@@ -226,16 +226,7 @@ impl Parts {
         let bell = Arc::<Bell>::default();
         let reach = Arc::new(if settings.redis_url.is_some() { Reach::new() } else { Reach::off() });
         let instances = Arc::new(AtomicU32::new(settings.expected_instances.unwrap_or(1)));
-        let shared = settings.redis_url.is_some();
-        let ends = || (Arc::clone(&bell), Arc::clone(&reach), Arc::clone(&instances));
-        let desk = shared.then(|| {
-            let (bell, reach, live) = ends();
-            Arc::new(Desk::new(bell, reach, live, proxy::limit_policy(&settings), epoch))
-        });
-        let till = shared.then(|| {
-            let (bell, reach, live) = ends();
-            Arc::new(Till::new(bell, reach, live, epoch))
-        });
+        let (desk, till) = ways::shared_limits(&settings, &bell, &reach, &instances, epoch);
         let upstream = ClientConfig { connect, pool_idle, max_idle_per_host: MAX_IDLE_PER_HOST, tls };
         let identity = Identity { deployment: store.deployment(), data_key: store.data_key().fingerprint() };
         let lead = if settings.redis_url.is_some() { Lead::shared() } else { Lead::alone() };
@@ -325,6 +316,15 @@ impl Parts {
             }
         };
         background_tasks.spawn(&here, "events", live.clone().collect(drain.clone()));
+        if self.till.is_some() {
+            let known = ways::keep_budgets(
+                self.store.clone(),
+                Arc::clone(&self.budgets),
+                Arc::clone(&self.reach),
+                drain.clone(),
+            );
+            background_tasks.spawn(&here, "budgets", known);
+        }
         background_tasks.spawn(&here, "sweeps", sweeps::run(self.swept(), drain.clone()));
         let format = self.settings.log_format.unwrap_or_else(LogFormat::by_terminal);
         let access = AccessLines::new(self.settings.access_log, format).map(Arc::new);
