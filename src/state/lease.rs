@@ -94,12 +94,20 @@ pub(crate) struct Lease {
     /// What headers say: Redis' balance and what is in hand, less what is spent here; not refilled, so that of two answers
     /// the later never shows more. A lower bound.
     shown: (i64, i64),
-    /// On the list for the next round; on the one for a later one; renewing slots.
-    pub(crate) listed: bool,
-    pub(crate) later: bool,
-    pub(crate) beating: bool,
+    pub(crate) on: Queues,
     /// Policy `local`: this instance's share of the limits, while nobody can be asked.
     share: Option<Box<Share>>,
+}
+
+/// Which queues one is in; each has it once.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Queues {
+    /// For the next round.
+    pub(crate) listed: bool,
+    /// For one within a while.
+    pub(crate) later: bool,
+    /// To renew slots or claims.
+    pub(crate) beating: bool,
 }
 
 /// What the hot path makes of one request.
@@ -151,9 +159,7 @@ impl Lease {
             heard: None,
             refused: false,
             shown: (0, 0),
-            listed: false,
-            later: false,
-            beating: false,
+            on: Queues::default(),
             share: None,
         }
     }
@@ -177,8 +183,8 @@ impl Lease {
         let beyond = (i128::from(actual) - i128::from(reserved)).clamp(-(1 << 40), 1 << 40) as i64;
         self.used = self.used.saturating_add(beyond);
         self.shown.1 = self.shown.1.saturating_sub(Bucket::parts(beyond));
-        let first = beyond != 0 && !self.later;
-        self.later |= first;
+        let first = beyond != 0 && !self.on.later;
+        self.on.later |= first;
         first.then(|| Arc::clone(&self.desk))
     }
 
@@ -186,10 +192,10 @@ impl Lease {
     /// they are not in use, a busy one's are kept for the next request.
     pub(crate) fn freed(&mut self, running: u32) -> Option<(Arc<Desk>, bool)> {
         let idle = u64::from(self.slots.saturating_sub(running));
-        if self.listed || self.flying.is_some() || idle <= 2 * u64::from(self.spare) {
+        if self.on.listed || self.flying.is_some() || idle <= 2 * u64::from(self.spare) {
             return None;
         }
-        self.listed = true;
+        self.on.listed = true;
         Some((Arc::clone(&self.desk), self.spare == 0))
     }
 
@@ -198,7 +204,7 @@ impl Lease {
         self.asks.push_back(ask);
         // Under way: who waits is seen to when that call is answered. Listed for a lease: that may take a while.
         let first = self.flying.is_none() && self.asks.len() == 1;
-        self.listed |= first;
+        self.on.listed |= first;
         first
     }
 
@@ -268,10 +274,10 @@ impl Purse {
                 flying.spent.0 += one;
                 flying.spent.1 += need;
             }
-            lease.shown.0 -= Bucket::parts(one as i64);
-            lease.shown.1 -= Bucket::parts(need as i64);
+            lease.shown.0 -= Bucket::parts(one.cast_signed());
+            lease.shown.1 -= Bucket::parts(need.cast_signed());
             *running += 1;
-            let low = lease.flying.is_none() && !lease.listed && lease.below_marks(*running);
+            let low = lease.flying.is_none() && !lease.on.listed && lease.below_marks(*running);
             return (Step::Paid((limits.tpm > 0).then_some(need)), low);
         }
         // A no is remembered as what there was and when, so that who is refused costs no trip and a small ask is not
@@ -301,22 +307,22 @@ impl Purse {
     /// What it needs next, each said once; and whether somebody waits already (it counts as listed then).
     pub(crate) fn next(&mut self) -> (Next, bool) {
         let Some(lease) = self.lease.as_deref_mut() else { return (Next::default(), false) };
-        let waits = !lease.asks.is_empty() && !lease.listed;
-        lease.listed |= waits;
+        let waits = !lease.asks.is_empty() && !lease.on.listed;
+        lease.on.listed |= waits;
         let next = Next {
             lapses: (lease.requests + lease.tokens > 0).then_some(lease.until),
-            beats: lease.slots > 0 && !lease.beating,
-            unsaid: lease.used != lease.acked && !lease.later,
+            beats: lease.slots > 0 && !lease.on.beating,
+            unsaid: lease.used != lease.acked && !lease.on.later,
         };
-        lease.beating |= next.beats;
-        lease.later |= next.unsaid;
+        lease.on.beating |= next.beats;
+        lease.on.later |= next.unsaid;
         (next, waits)
     }
 
     /// Nobody can be asked: who waits hears so by the end of its channel.
     pub(crate) fn give_up(&mut self) {
         if let Some(lease) = self.lease.as_deref_mut() {
-            lease.listed = false;
+            lease.on.listed = false;
             lease.asks.clear();
         }
     }

@@ -15,9 +15,9 @@ impl Purse {
         let running = self.running;
         let lease = self.lease.as_deref_mut()?;
         // Each queue has a purse once: only its own turn there ends that.
-        lease.listed &= turn != Turn::Listed;
-        lease.later &= turn != Turn::Later;
-        lease.beating &= turn != Turn::Beat;
+        lease.on.listed &= turn != Turn::Listed;
+        lease.on.later &= turn != Turn::Later;
+        lease.on.beating &= turn != Turn::Beat;
         // Who no longer waits is not asked for: that would be a debit for nothing.
         lease.asks.retain(|ask| !ask.reply.is_closed());
         // A lease renewed since has another end, and a look of its own.
@@ -90,7 +90,7 @@ impl Purse {
         (lease.acked, lease.answered) = (flying.used, lease.seq);
         lease.heard = Some(now);
         lease.share = None;
-        let (kept, leased) = ((reply.kept.0 as i64, reply.kept.1 as i64), reply.leased);
+        let (kept, leased) = ((reply.kept.0.cast_signed(), reply.kept.1.cast_signed()), reply.leased);
         requests.set_from_redis(reply.start.0);
         tokens.set_from_redis(reply.start.1);
         let mut done = Vec::with_capacity(flying.asks.len());
@@ -113,11 +113,11 @@ impl Purse {
         }
         lease.refused = done.iter().any(|(_, verdict, ..)| matches!(verdict, Err(Which::Requests | Which::Tokens)));
         lease.shown = (
-            requests.plus(Bucket::parts(kept.0 - flying.spent.0 as i64)).balance(),
-            tokens.plus(Bucket::parts(kept.1 - flying.spent.1 as i64)).balance(),
+            requests.plus(Bucket::parts(kept.0 - flying.spent.0.cast_signed())).balance(),
+            tokens.plus(Bucket::parts(kept.1 - flying.spent.1.cast_signed())).balance(),
         );
-        *requests = requests.plus(-Bucket::parts(leased.0 as i64));
-        *tokens = tokens.plus(-Bucket::parts(leased.1 as i64));
+        *requests = requests.plus(-Bucket::parts(leased.0.cast_signed()));
+        *tokens = tokens.plus(-Bucket::parts(leased.1.cast_signed()));
         // What Redis has booked for us, less what went from it while the call was under way.
         lease.requests = (reply.kept.0 + leased.0).saturating_sub(flying.spent.0);
         lease.tokens = (reply.kept.1 + leased.1).saturating_sub(flying.spent.1);

@@ -37,23 +37,20 @@ impl Share {
 
 impl Purse {
     /// The decision of one who can ask nobody: this instance's share of the limits.
-    pub(crate) fn from_share(&mut self, estimate: u64, instances: u32, now: Now) -> Result<Option<u64>, Which> {
+    pub(crate) fn take_share(&mut self, estimate: u64, instances: u32, now: Now) -> Result<Option<u64>, Which> {
         let (limits, known, heard) =
             (self.limits, (self.requests, self.tokens), self.lease.as_ref().and_then(|l| l.heard));
         let Some(lease) = self.lease.as_deref_mut() else { return Err(Which::Away) };
         let share = lease.share.get_or_insert_with(|| Box::new(Share::new(known, heard.is_some(), instances, now)));
         share.refill(known, instances, now);
-        let verdict =
-            match (limits.rpm > 0 && !share.requests.covers(1), limits.tpm > 0 && !share.tokens.covers(estimate)) {
-                (false, false) => Ok(()),
-                (true, false) => Err(Which::Requests),
-                (false, true) => Err(Which::Tokens),
-                (true, true) if share.tokens.time_to_cover(estimate) > share.requests.time_to_cover(1) => {
-                    Err(Which::Tokens)
-                }
-                (true, true) => Err(Which::Requests),
-            };
-        verdict?;
+        let short = (limits.rpm > 0 && !share.requests.covers(1), limits.tpm > 0 && !share.tokens.covers(estimate));
+        // Of two, the one that says no for longer.
+        let longer = share.tokens.time_to_cover(estimate) > share.requests.time_to_cover(1);
+        match short {
+            (false, false) => {}
+            (requests, true) if !requests || longer => return Err(Which::Tokens),
+            _ => return Err(Which::Requests),
+        }
         if limits.rpm > 0 {
             share.requests.charge(1);
         }
