@@ -4,6 +4,7 @@
 
 mod cores;
 mod probe;
+mod signals;
 mod sweeps;
 mod ways;
 
@@ -16,7 +17,7 @@ use crate::base::{Clock, seal};
 use crate::cli::Stop;
 use crate::cluster::{self, Hello, Identity};
 use crate::config::Settings;
-use crate::proxy::{self, AccessLines, Shared, Similar};
+use crate::proxy::{self, AccessLines, Shared, Similar, Traces};
 use crate::server::{self, Permits, Tls};
 use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
@@ -36,9 +37,10 @@ use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
 use crate::store::refresh::{Refresher, Sources};
 use crate::store::writer::Writer;
-use crate::store::{Store, StoreConfig, retention};
+use crate::store::{Store, StoreConfig, retention, spending};
 use crate::upstream::{self, ClientConfig};
 use cores::CoreParts;
+use signals::Signals;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -57,6 +59,8 @@ const REDIS_PATIENCE: Duration = Duration::from_millis(250);
 const REDIS_GRACE: Duration = Duration::from_secs(2);
 /// The usage writer's and the store's time at the end.
 const STORE_GRACE: Duration = Duration::from_secs(10);
+/// Usage that waits on disk while the store is away: several minutes at the highest rate of rows.
+const SPILL_MAX_BYTES: u64 = 256 << 20;
 
 /// A running gateway. Dropping it does not stop it; [`Gateway::stop`] does.
 #[derive(Debug)]
@@ -113,10 +117,10 @@ impl Gateway {
         let mut refresher =
             Refresher::new(store.clone(), Arc::clone(&directory), sources).map_err(|e| e.to_string())?;
         control.block_on(refresher.load()).map_err(|e| e.to_string())?;
-        let parts = Parts::new(settings, directory, store)?;
+        let mut parts = Parts::new(settings, directory, store)?;
         if let Some(url) = &parts.settings.redis_url {
             // Before anything of ours could get into another deployment's.
-            control.block_on(cluster::meet(url, &parts.settings.redis_prefix, &parts.hello))?;
+            parts.hello.met = control.block_on(cluster::meet(&parts.cluster_config(url), &parts.hello))?;
         }
         // Budgets must know what was spent before the first request: a restart is no refund.
         for (key, nanos) in control.block_on(parts.store.spent()).map_err(|e| e.to_string())? {
@@ -231,7 +235,7 @@ impl Parts {
         let identity = Identity { deployment: store.deployment(), data_key: store.data_key().fingerprint() };
         let lead = if settings.redis_url.is_some() { Lead::shared() } else { Lead::alone() };
         Ok(Self {
-            hello: Hello { identity, epoch, started_ms: Clock::unix_ms() },
+            hello: Hello { identity, epoch, started_ms: Clock::unix_ms(), met: false },
             retention: Arc::new(lead),
             usage: Arc::new(UsageBook::new(settings.log_rows_per_second)),
             limiter: Arc::new(desk.as_ref().map_or_else(Limiter::new, |desk| Limiter::shared(Arc::clone(desk)))),
@@ -279,6 +283,8 @@ impl Parts {
             "retention",
             retention::run(self.store.clone(), days, bytes, Arc::clone(&self.retention), drain.clone()),
         );
+        let spending = spending::run(self.store.clone(), Arc::clone(&self.budgets), drain.clone());
+        background_tasks.spawn(&here, "spending", spending);
         if let Some(tls) = &self.tls {
             background_tasks.spawn(&here, "certificate", Arc::clone(tls).watch(drain.clone()));
         }
@@ -286,7 +292,10 @@ impl Parts {
         let writer_switch = DrainSwitch::new();
         let writer_tasks = Tasks::default();
         match Writer::new(self.store.clone(), Arc::clone(&self.usage)) {
-            Ok(writer) => writer_tasks.spawn(&here, "usage writer", writer.run(writer_switch.drain())),
+            Ok(writer) => {
+                let writer = writer.spilling(&self.settings.data_dir, SPILL_MAX_BYTES);
+                writer_tasks.spawn(&here, "usage writer", writer.run(writer_switch.drain()));
+            }
             Err(error) => {
                 let _ = ready.send(Err(error.to_string()));
                 return;
@@ -331,6 +340,17 @@ impl Parts {
         if let Some(access) = &access {
             writer_tasks.spawn(&here, "access log", Arc::clone(access).run(writer_switch.drain()));
         }
+        let traces = match Traces::new(&self.settings, instance_name(self.epoch), self.epoch) {
+            Ok(traces) => traces.map(Arc::new),
+            Err(why) => {
+                let _ = ready.send(Err(format!("otlp_endpoint: {why}")));
+                return;
+            }
+        };
+        if let Some(traces) = &traces {
+            let to = self.upstream.clone();
+            writer_tasks.spawn(&here, "traces", Arc::clone(traces).run(to, writer_switch.drain()));
+        }
         if let Some(listener) = admin_listener {
             let own = cores::OwnListener {
                 admin: Arc::clone(&admin),
@@ -359,11 +379,12 @@ impl Parts {
             limits: proxy::default_limits(&self.settings),
             no_model: Arc::from("-"),
             access,
+            traces,
             unknown: Arc::clone(&self.unknown),
             bus: live.bus,
             drain: drain.clone(),
         });
-        if let Some(cluster) = &cluster {
+        if let Some(cluster) = cluster.as_ref().filter(|_| self.hello.met) {
             // No request before the others' rests are known, unless there is nobody to ask.
             cluster.known(REDIS_PATIENCE).await;
         }
@@ -474,32 +495,6 @@ impl Parts {
                 _ = signals.next() => { tracing::warn!("second signal: ending now"); hurried = true; }
                 Some(_) = orders.recv() => { hurried = true; }
             }
-        }
-    }
-}
-
-/// TERM and INT.
-struct Signals {
-    term: Option<tokio::signal::unix::Signal>,
-    int: Option<tokio::signal::unix::Signal>,
-}
-
-impl Signals {
-    fn new() -> Self {
-        use tokio::signal::unix::{SignalKind, signal};
-        Self { term: signal(SignalKind::terminate()).ok(), int: signal(SignalKind::interrupt()).ok() }
-    }
-
-    async fn next(&mut self) -> Order {
-        async fn one(signal: &mut Option<tokio::signal::unix::Signal>) {
-            match signal {
-                Some(signal) => drop(signal.recv().await),
-                None => std::future::pending().await,
-            }
-        }
-        tokio::select! {
-            () = one(&mut self.term) => Order::Drain,
-            () = one(&mut self.int) => Order::DrainNow,
         }
     }
 }

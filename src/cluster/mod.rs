@@ -32,7 +32,7 @@ mod slots;
 mod subscribe;
 mod task;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod url;
 mod values;
 mod wire;
@@ -75,7 +75,7 @@ use crate::state::unknown_keys::UnknownKeys;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 use tokio::runtime::Builder;
 
@@ -124,7 +124,7 @@ pub struct Shared {
     pub listeners: Vec<Listener>,
     /// Live events.
     pub bus: Arc<Bus>,
-    /// Live instances as last counted, this one included; 0: never counted. Outlives an outage.
+    /// Live instances as last counted, this one included; what was put in before any was. An outage leaves it as it is.
     pub instances: Arc<AtomicU32>,
     /// What instances know of each other, count and keep together.
     pub company: Company,
@@ -161,18 +161,19 @@ impl Cluster {
     /// can't be read or when there is no thread to be had.
     pub fn start(config: &ClusterConfig, shared: Shared) -> Result<Self, String> {
         // A pool for each thread: connections belong to the one that opened them.
-        let roots = config.extra_roots.as_deref();
-        let connect = || Connector::new(config.url.reveal(), roots).map_err(|e| format!("redis_url: {e}"));
+        let wrong = |e: String| format!("redis_url: {e}");
+        let alone = Arc::new(AtomicBool::new(!shared.company.hello.met));
+        let (url, roots) = (config.url.reveal(), config.extra_roots.as_deref());
+        let guarded = || Connector::guarded(url, roots, &alone).map_err(wrong);
         let no_key = |e: SealError| e.to_string();
         let (names, epoch) = (Names::new(&config.prefix), config.epoch);
         let Shared { bell, drain, reach, directory, tells, breakers, news, .. } = shared;
         let Company { hello, peers, retention, logins, unknown, answers, key } = shared.company;
         let hidden = key.sub_key("addresses in redis").map_err(no_key)?;
         let progress = Arc::new(Progress::new());
-        let connector = connect()?;
-        let alone = Arc::clone(connector.alone());
+        let connector = Connector::new(url, roots).map_err(wrong)?;
         let listening = Listening {
-            way: connector.way("subscription"),
+            way: guarded()?.way("subscription"),
             channel: names.news(),
             ear: Ear { epoch, directory: Arc::clone(&directory), listeners: shared.listeners },
             progress: Arc::clone(&progress),
@@ -193,14 +194,14 @@ impl Cluster {
         ];
         let mut threads = Vec::new();
         let instance = Arc::clone(&config.instance);
-        let events = events::start(connect()?, names.clone(), shared.bus, instance, drain.clone());
+        let events = events::start(guarded()?, names.clone(), shared.bus, instance, drain.clone());
         threads.push(events.map_err(|e| e.to_string())?);
         if let Some(ends) = answers {
             let deadline = (config.deadline * 4).max(VALUES_AT_LEAST);
             let answers = Answers::new(key.child("dedup values").map_err(no_key)?, &config.prefix);
-            let link = Link::new(connect()?, "values", names.probe(), deadline, Arc::default());
+            let link = Link::new(guarded()?, "values", names.probe(), deadline, Arc::default());
             let values = Values::new(link, names, answers, ends, epoch);
-            threads.push(thread("redis-values", values.run(alone, drain.clone()))?);
+            threads.push(thread("redis-values", values.run(Arc::clone(&alone), drain.clone()))?);
         }
         let rounds = async move {
             let here = tokio::runtime::Handle::current();

@@ -6,7 +6,7 @@ mod redis;
 #[path = "../../tests/it/support/redis_cluster.rs"]
 mod redis_cluster;
 
-pub(super) use redis::RedisServer;
+pub(crate) use redis::RedisServer;
 pub(super) use redis_cluster::RedisCluster;
 
 use super::{Company, Hello, Identity};
@@ -24,7 +24,7 @@ use std::time::Duration;
 pub(super) fn company(epoch: u64) -> Company {
     let identity = Identity { deployment: 1, data_key: [1; 8] };
     Company {
-        hello: Hello { identity, epoch, started_ms: 1 },
+        hello: Hello { identity, epoch, started_ms: 1, met: true },
         peers: Arc::default(),
         retention: Arc::new(Lead::alone()),
         logins: Sayings::none(),
