@@ -325,15 +325,6 @@ impl Parts {
             }
         };
         background_tasks.spawn(&here, "events", live.clone().collect(drain.clone()));
-        if self.till.is_some() {
-            let known = ways::keep_budgets(
-                self.store.clone(),
-                Arc::clone(&self.budgets),
-                Arc::clone(&self.reach),
-                drain.clone(),
-            );
-            background_tasks.spawn(&here, "budgets", known);
-        }
         background_tasks.spawn(&here, "sweeps", sweeps::run(self.swept(), drain.clone()));
         let format = self.settings.log_format.unwrap_or_else(LogFormat::by_terminal);
         let access = AccessLines::new(self.settings.access_log, format).map(Arc::new);

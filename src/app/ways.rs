@@ -6,12 +6,11 @@ use super::Parts;
 use crate::admin::instance_name;
 use crate::base::Secret;
 use crate::base::bell::Bell;
-use crate::base::tasks::{Drain, DrainSwitch, Phase};
+use crate::base::tasks::DrainSwitch;
 use crate::cluster::{self, Cluster, ClusterConfig, Company};
 use crate::config::Settings;
 use crate::proxy;
 use crate::state::breakers::Breakers;
-use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
 use crate::state::dedup::Elsewhere;
 use crate::state::delta::Delta;
@@ -21,7 +20,6 @@ use crate::state::logins::Sayings;
 use crate::state::news::{Kind, Listener};
 use crate::state::outbox::Outbox;
 use crate::state::reach::Reach;
-use crate::store::Store;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -39,9 +37,6 @@ pub(super) struct WaysOut {
     pub(super) cluster: Option<Cluster>,
 }
 
-/// How often budgets look at the store while Redis is away.
-const LOOK: Duration = Duration::from_secs(5);
-
 /// Where limits and budgets meet the cluster, if there is one.
 pub(super) fn shared_limits(
     settings: &Settings,
@@ -58,25 +53,6 @@ pub(super) fn shared_limits(
     let desk = Arc::new(Desk::new(bell, reach, live, policy, epoch));
     let (bell, reach, live) = ends();
     (Some(desk), Some(Arc::new(Till::new(bell, reach, live, epoch))))
-}
-
-/// Keeps budgets from opening while Redis is away: the store hears of what the others spend.
-pub(super) async fn keep_budgets(store: Store, budgets: Arc<Budgets>, reach: Arc<Reach>, drain: Drain) {
-    let end = drain.reached(Phase::Finish);
-    tokio::pin!(end);
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
-            () = &mut end => return,
-        }
-        if !reach.is_up()
-            && let Ok(totals) = store.spent().await
-        {
-            for (key, nanos) in totals {
-                budgets.seed(key, nanos);
-            }
-        }
-    }
 }
 
 impl Parts {
