@@ -4,6 +4,7 @@
 
 mod cores;
 mod probe;
+mod signals;
 mod sweeps;
 mod ways;
 
@@ -16,7 +17,7 @@ use crate::base::{Clock, seal};
 use crate::cli::Stop;
 use crate::cluster::{self, Hello, Identity};
 use crate::config::Settings;
-use crate::proxy::{self, AccessLines, Shared, Similar};
+use crate::proxy::{self, AccessLines, Shared, Similar, Traces};
 use crate::server::{self, Permits, Tls};
 use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
@@ -38,6 +39,7 @@ use crate::store::writer::Writer;
 use crate::store::{Store, StoreConfig, retention};
 use crate::upstream::{self, ClientConfig};
 use cores::CoreParts;
+use signals::Signals;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -113,9 +115,10 @@ impl Gateway {
             Refresher::new(store.clone(), Arc::clone(&directory), sources).map_err(|e| e.to_string())?;
         control.block_on(refresher.load()).map_err(|e| e.to_string())?;
         let mut parts = Parts::new(settings, directory, store)?;
-        if let Some(url) = &parts.settings.redis_url {
+        let set = Arc::clone(&parts.settings);
+        if let Some(url) = &set.redis_url {
             // Before anything of ours could get into another deployment's.
-            parts.hello.met = control.block_on(cluster::meet(url, &parts.settings.redis_prefix, &parts.hello))?;
+            parts.hello.met = control.block_on(cluster::meet(&parts.cluster_config(url), &parts.hello))?;
         }
         // Budgets must know what was spent before the first request: a restart is no refund.
         for (key, nanos) in control.block_on(parts.store.spent()).map_err(|e| e.to_string())? {
@@ -319,6 +322,17 @@ impl Parts {
         if let Some(access) = &access {
             writer_tasks.spawn(&here, "access log", Arc::clone(access).run(writer_switch.drain()));
         }
+        let traces = match Traces::new(&self.settings, instance_name(self.epoch), self.epoch) {
+            Ok(traces) => traces.map(Arc::new),
+            Err(why) => {
+                let _ = ready.send(Err(format!("otlp_endpoint: {why}")));
+                return;
+            }
+        };
+        if let Some(traces) = &traces {
+            let to = self.upstream.clone();
+            writer_tasks.spawn(&here, "traces", Arc::clone(traces).run(to, writer_switch.drain()));
+        }
         if let Some(listener) = admin_listener {
             let own = cores::OwnListener {
                 admin: Arc::clone(&admin),
@@ -347,6 +361,7 @@ impl Parts {
             limits: proxy::default_limits(&self.settings),
             no_model: Arc::from("-"),
             access,
+            traces,
             unknown: Arc::clone(&self.unknown),
             bus: live.bus,
             drain: drain.clone(),
@@ -462,32 +477,6 @@ impl Parts {
                 _ = signals.next() => { tracing::warn!("second signal: ending now"); hurried = true; }
                 Some(_) = orders.recv() => { hurried = true; }
             }
-        }
-    }
-}
-
-/// TERM and INT.
-struct Signals {
-    term: Option<tokio::signal::unix::Signal>,
-    int: Option<tokio::signal::unix::Signal>,
-}
-
-impl Signals {
-    fn new() -> Self {
-        use tokio::signal::unix::{SignalKind, signal};
-        Self { term: signal(SignalKind::terminate()).ok(), int: signal(SignalKind::interrupt()).ok() }
-    }
-
-    async fn next(&mut self) -> Order {
-        async fn one(signal: &mut Option<tokio::signal::unix::Signal>) {
-            match signal {
-                Some(signal) => drop(signal.recv().await),
-                None => std::future::pending().await,
-            }
-        }
-        tokio::select! {
-            () = one(&mut self.term) => Order::Drain,
-            () = one(&mut self.int) => Order::DrainNow,
         }
     }
 }

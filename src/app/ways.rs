@@ -4,6 +4,7 @@
 
 use super::Parts;
 use crate::admin::instance_name;
+use crate::base::Secret;
 use crate::base::bell::Bell;
 use crate::base::tasks::DrainSwitch;
 use crate::cluster::{self, Cluster, ClusterConfig, Company};
@@ -31,6 +32,19 @@ pub(super) struct WaysOut {
 }
 
 impl Parts {
+    /// What it takes to find the others at `url`.
+    pub(super) fn cluster_config(&self, url: &Secret) -> ClusterConfig {
+        let settings = &self.settings;
+        ClusterConfig {
+            url: url.clone(),
+            extra_roots: settings.redis_ca.clone(),
+            prefix: settings.redis_prefix.clone(),
+            deadline: settings.redis_deadline,
+            epoch: self.epoch,
+            instance: instance_name(self.epoch).into(),
+        }
+    }
+
     /// The way to the others, if there are any: without a Redis URL nothing leaves this instance.
     pub(super) fn ways_out(
         &self,
@@ -53,13 +67,7 @@ impl Parts {
                 (elsewhere, Some(ends))
             }
         };
-        let config = ClusterConfig {
-            url: url.clone(),
-            prefix: settings.redis_prefix.clone(),
-            deadline: settings.redis_deadline,
-            epoch: self.epoch,
-            instance: instance_name(self.epoch).into(),
-        };
+        let config = self.cluster_config(url);
         let (breakers, breaker_calls) = Breakers::open(OUTBOX, Arc::clone(&bell));
         let (herald, news, _) = Outbox::open(NEWS, Arc::clone(&bell));
         self.store.tell_of_changes(herald);
@@ -91,3 +99,7 @@ impl Parts {
         Ok(WaysOut { outbox, breakers, elsewhere, cluster: Some(Cluster::start(&config, shared)?) })
     }
 }
+
+#[cfg(test)]
+#[path = "ways_tests.rs"]
+mod tests;

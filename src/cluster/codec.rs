@@ -123,11 +123,11 @@ pub(super) fn field(model: Option<ModelId>) -> String {
     model.map_or_else(|| WHOLE.to_owned(), |model| format!("{:016x}", model.0))
 }
 
-/// What [`field`] made; `None`: nothing of ours.
-pub(super) fn model(field: &[u8]) -> Option<Option<ModelId>> {
+/// What [`field`] was made of; an error: nothing of ours.
+pub(super) fn model(field: &[u8]) -> Result<Option<ModelId>, ()> {
     if field == WHOLE.as_bytes() {
-        return Some(None);
+        return Ok(None);
     }
-    let hex = std::str::from_utf8(field).ok().filter(|hex| hex.len() == 16)?;
-    u64::from_str_radix(hex, 16).ok().map(|n| Some(ModelId(n)))
+    let hex = std::str::from_utf8(field).ok().filter(|hex| hex.len() == 16).ok_or(())?;
+    u64::from_str_radix(hex, 16).map(|n| Some(ModelId(n))).map_err(drop)
 }

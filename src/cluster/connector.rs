@@ -74,6 +74,11 @@ impl Connector {
         Self::of(target, extra_roots)
     }
 
+    /// Whether this instance must keep away, whoever answers there.
+    pub(super) fn alone(&self) -> &AtomicBool {
+        &self.target().alone
+    }
+
     fn of(target: Target, extra_roots: Option<&Path>) -> Result<Self, String> {
         let tls = if target.tls { Some(tls_config(extra_roots)?) } else { None };
         Ok(Self(Arc::new(Inner { target: Arc::new(target), tls, servers: Mutex::default() })))

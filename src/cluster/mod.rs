@@ -70,11 +70,14 @@ use crate::state::peers::Peers;
 use crate::state::reach::Reach;
 use crate::state::unknown_keys::UnknownKeys;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 use tokio::runtime::Builder;
 
+/// The role of the shared rounds' connection.
+const ROUNDS: &str = "rounds";
 /// A round with large values has four deadlines, and so long at least.
 const VALUES_AT_LEAST: Duration = Duration::from_millis(100);
 
@@ -83,6 +86,8 @@ const VALUES_AT_LEAST: Duration = Duration::from_millis(100);
 pub struct ClusterConfig {
     /// Where Redis is; may hold a password.
     pub url: Secret,
+    /// Extra roots (PEM) to check its certificate by.
+    pub extra_roots: Option<PathBuf>,
     /// In front of every key.
     pub prefix: String,
     /// Bound on each round trip.
@@ -157,14 +162,15 @@ impl Cluster {
         // A pool for each thread: connections belong to the one that opened them.
         let wrong = |e: String| format!("redis_url: {e}");
         let alone = Arc::new(AtomicBool::new(!shared.company.hello.met));
-        let guarded = || Connector::guarded(config.url.reveal(), None, &alone).map_err(wrong);
+        let (url, roots) = (config.url.reveal(), config.extra_roots.as_deref());
+        let guarded = || Connector::guarded(url, roots, &alone).map_err(wrong);
         let no_key = |e: SealError| e.to_string();
         let (names, epoch) = (Names::new(&config.prefix), config.epoch);
         let Shared { bell, drain, reach, directory, tells, asks: _asks, breakers, news, .. } = shared;
         let Company { hello, peers, retention, logins, unknown, answers, key } = shared.company;
         let hidden = key.sub_key("addresses in redis").map_err(no_key)?;
         let progress = Arc::new(Progress::new());
-        let connector = Connector::new(config.url.reveal(), None).map_err(wrong)?;
+        let connector = Connector::new(url, roots).map_err(wrong)?;
         let listening = Listening {
             way: guarded()?.way("subscription"),
             channel: names.news(),
@@ -172,7 +178,7 @@ impl Cluster {
             progress: Arc::clone(&progress),
             bell: Arc::clone(&bell),
         };
-        let link = Link::new(connector, "rounds", names.probe(), config.deadline, reach);
+        let link = Link::new(connector, ROUNDS, names.probe(), config.deadline, reach);
         let view = View { directory: Arc::clone(&directory), peers, instances: shared.instances };
         let parts: Vec<Box<dyn Part>> = vec![
             // Keeps the door: first of all.
@@ -249,6 +255,9 @@ trait Part: Send {
 
     /// Redis came back, or was reached for the first time: what it holds may be empty or old.
     fn returned(&mut self, _now: Now) {}
+
+    /// It was tried, and nobody is there.
+    fn unreachable(&mut self) {}
 
     /// Why Redis must not be used by anybody but this part, though it may be there: until that ends all other parts are
     /// served as if it were away. Looked at after each round.

@@ -9,14 +9,14 @@
 use super::call::{Answer, Fault, Script, script};
 use super::codec::Names;
 use super::connector::Connector;
-use super::{Part, Round};
+use super::{ClusterConfig, Part, Round};
 use crate::base::Now;
-use crate::base::Secret;
 use crate::base::metrics::METRICS;
 use crate::state::catalog::Directory;
 use crate::state::peers::{PeerInstance, Peers};
 use redis::Value;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -96,15 +96,16 @@ struct Word {
 
 /// Says hello once, before serving: whether the prefix is ours. An error names what differs from the deployment whose it
 /// is. A Redis that is away, slow or broken is no error; a mismatch is then found later.
-pub async fn meet(url: &Secret, prefix: &str, hello: &Hello) -> Result<bool, String> {
-    let connector = Connector::new(url.reveal(), None).map_err(|e| format!("redis_url: {e}"))?;
-    let keys = Names::new(prefix).peers();
+pub async fn meet(config: &ClusterConfig, hello: &Hello) -> Result<bool, String> {
+    let connector =
+        Connector::new(config.url.reveal(), config.extra_roots.as_deref()).map_err(|e| format!("redis_url: {e}"))?;
+    let keys = Names::new(&config.prefix).peers();
     let word = Word { version: env!("CARGO_PKG_VERSION").into(), started_ms: hello.started_ms, catalog: 0, digest: 0 };
     let mut way = connector.way("start");
     let Ok(mut conn) = tokio::time::timeout(FIRST, way.connection(&keys[0])).await else { return Ok(false) };
     let Ok(answers) = conn.round(&[beat(&keys, hello, &word)], FIRST).await else { return Ok(false) };
     match answers.into_iter().next().and_then(Result::ok).and_then(Heard::read) {
-        Some(Heard::Owner(owner)) => Err(differs(prefix, &hello.identity, &owner)),
+        Some(Heard::Owner(owner)) => Err(differs(&config.prefix, &hello.identity, &owner)),
         Some(Heard::Instances(_)) => Ok(true),
         None => Ok(false),
     }

@@ -62,6 +62,7 @@ impl Instance {
         });
         let config = ClusterConfig {
             url: Secret::new(server.url()),
+            extra_roots: None,
             prefix: "t".to_owned(),
             deadline,
             epoch,
@@ -339,7 +340,8 @@ fn one_trial_a_cluster() {
     // While it rests nobody may try, whatever an instance thinks.
     assert_eq!(b.claim(A).1, Some(Claimed::Changed));
     eventually("it is over for both", || !a.rests(A) && !b.rests(A));
-    std::thread::sleep(Duration::from_millis(100));
+    eventually("and there", || matches!(a.claim(A).1, Some(Claimed::Granted)));
+    eventually("given back", || server.command("EXISTS t:{acc_0000000000000001}:trial").contains(":0"));
     let trial = a.of(A).admit(Clock::now()).unwrap().unwrap();
     let (claiming, said) = a.claim(A);
     assert_eq!(said, Some(Claimed::Granted));
@@ -382,3 +384,6 @@ fn news_reach_the_others_and_not_oneself() {
     server.command("CLIENT KILL TYPE pubsub");
     eventually("a break is a gap", || b.gaps.load(Ordering::SeqCst) == 2);
 }
+
+#[path = "rests_simulation.rs"]
+mod simulation;

@@ -217,7 +217,7 @@ async fn call(
     let account: &Account = target.account();
     let timeouts = &proxy.shared.settings.timeouts;
     let path = path(ticket.endpoint, target.model.name(), parts);
-    let outgoing = Outgoing { client: &parts.headers, account, request_id: &ticket.shown_id };
+    let outgoing = Outgoing { client: &parts.headers, account, request_id: &ticket.shown_id, trace: ticket.trace };
     let asked = Clock::now();
     ticket.overhead += asked.since(ticket.ours_since);
     let reply = proxy

@@ -106,7 +106,7 @@ async fn ask(
         http2: account.provider.http2,
         method: &Method::POST,
         path: Endpoint::Embeddings.upstream_path(),
-        headers: &Outgoing { client: &client, account, request_id: &request_id },
+        headers: &Outgoing { client: &client, account, request_id: &request_id, trace: None },
         body: CallBody::Pieces(pieces),
         first_byte: timeouts.first_byte,
         idle: timeouts.stream_idle,

@@ -29,8 +29,8 @@ impl Delta {
     /// when it happened. `None` when it did not, or when the winner, which came about `ago`, is the later of the two.
     pub fn retold(&self, winner: Rest, ago: Duration, now: Now) -> Option<Self> {
         let outvoted = self.rest.is_live() && winner.generation > self.rest.generation;
-        (outvoted && now.since(self.since) < ago)
-            .then(|| Self { rest: Rest { generation: winner.generation, ..self.rest }, ..*self })
+        let again = Self { rest: Rest { generation: winner.generation, ..self.rest }, ..*self };
+        (outvoted && now.since(self.since) < ago).then_some(again)
     }
 }
 
