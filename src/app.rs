@@ -115,8 +115,7 @@ impl Gateway {
             Refresher::new(store.clone(), Arc::clone(&directory), sources).map_err(|e| e.to_string())?;
         control.block_on(refresher.load()).map_err(|e| e.to_string())?;
         let mut parts = Parts::new(settings, directory, store)?;
-        let set = Arc::clone(&parts.settings);
-        if let Some(url) = &set.redis_url {
+        if let Some(url) = &parts.settings.redis_url {
             // Before anything of ours could get into another deployment's.
             parts.hello.met = control.block_on(cluster::meet(&parts.cluster_config(url), &parts.hello))?;
         }
