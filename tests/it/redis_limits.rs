@@ -36,6 +36,10 @@ impl Pair {
         let gateways = [start(Setup::openai(provider), dir.path()), start(Setup::new(), dir.path())];
         for gateway in &gateways {
             eventually("it is connected", || get(gateway.addr, "/healthz", "").json()["redis"] == "ok");
+            // Limits are divided by those who are counted, not by those who are expected.
+            eventually("both are counted", || {
+                get(gateway.addr, "/api/cluster", "").json()["instances"].as_array().is_some_and(|all| all.len() == 2)
+            });
         }
         Self { gateways, _dir: dir }
     }
