@@ -52,6 +52,7 @@ pub struct UsageRow {
 }
 
 /// What an engine groups by, and the span in minutes: `[from, to)`.
+#[expect(clippy::struct_excessive_bools, reason = "each is a column of its own")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct UsageSelect {
     pub(super) key: bool,
