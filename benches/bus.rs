@@ -95,6 +95,30 @@ fn bench(c: &mut Criterion) {
         );
     });
     drop(reader);
+
+    // With a cluster and nobody watching anywhere: sent, numbered, kept for a moment, forgotten.
+    let bus = Bus::new(1, 4);
+    bus.tap();
+    c.bench_function("bus/emit x2000, a cluster that does not watch", |b| {
+        b.iter_batched(
+            || {
+                bus.collect(now);
+                bus.forget_own(u64::MAX);
+            },
+            |()| (0..2_000).for_each(|n| bus.emit_with(0, || request.event(n))),
+            BatchSize::PerIteration,
+        );
+    });
+    c.bench_function("bus/collect and forget 2000, a cluster that does not watch", |b| {
+        b.iter_batched(
+            || (0..2_000).for_each(|n| bus.emit_with(0, || request.event(n))),
+            |()| {
+                bus.collect(now);
+                bus.forget_own(u64::MAX);
+            },
+            BatchSize::PerIteration,
+        );
+    });
 }
 
 criterion_group!(benches, bench);

@@ -3,6 +3,7 @@
 //! Must never leave the machine: everything listens on and aims at loopback. Fails with exit code 1 and one sentence
 //! on standard error; 64 when the command line is wrong.
 
+mod chaos;
 mod clock;
 mod compare;
 mod generate;
@@ -29,6 +30,8 @@ enum Command {
     Run(run::Options),
     /// The same load through nginx and merido in turn, several rounds; prints medians, spreads and the ratio.
     Compare(compare::Options),
+    /// Two merido and a Redis to which everything happens, under load: failures, waits and how soon it is noticed.
+    Chaos(chaos::Options),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Mock(options) => mock::serve(&options, announce).map_err(|error| format!("mock: {error}")),
         Command::Run(options) => run::run(&options),
         Command::Compare(options) => compare::run(&options),
+        Command::Chaos(options) => chaos::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

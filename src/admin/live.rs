@@ -75,9 +75,9 @@ impl EventStream {
             if now < self.beat {
                 return Poll::Pending;
             }
-            self.cursor.prune(now);
             out.extend_from_slice(b": beat\n\n");
         }
+        self.cursor.prune(now);
         self.beat = now + HEARTBEAT;
         Poll::Ready(out.into())
     }

@@ -233,6 +233,10 @@ metrics! {
     tls_errors: Counter = "merido_tls_handshake_errors_total";
     /// Access lines lost because their queue was full.
     access_lines_dropped: Counter = "merido_access_lines_dropped_total";
+    /// Spans of traced requests, by whether the collector took them.
+    spans_sent: Counter = "merido_trace_spans_total" {"outcome=\"sent\""};
+    /// Spans of traced requests, by whether the collector took them.
+    spans_dropped: Counter = "merido_trace_spans_total" {"outcome=\"dropped\""};
     /// Request-log rows written.
     log_rows: Counter = "merido_log_rows_total";
     /// Request-log rows sampled away above `MERIDO_LOG_ROWS_PER_SECOND` (usage totals stay exact).
@@ -345,10 +349,6 @@ metrics! {
     redis_late_wakeups: Counter = "merido_redis_late_wakeups_total";
     /// Calls that a node of a Redis Cluster sent elsewhere.
     redis_redirects: Counter = "merido_redis_redirects_total";
-    /// Requests admitted without a decision of Redis because it was down (`MERIDO_RATE_LIMIT_ON_REDIS_DOWN=open`).
-    limits_failed_open: Counter = "merido_rate_limit_failed_open_total";
-    /// Messages from other instances of an unknown kind or version, skipped.
-    peer_messages_unknown: Counter = "merido_peer_messages_unknown_total";
     /// Tasks now running: one a client connection, and the background ones.
     tasks: Gauge = "merido_tasks";
     /// Tasks that panicked (each is a defect).
@@ -387,3 +387,7 @@ mod tests {
         assert_eq!(series.len(), all);
     }
 }
+
+#[cfg(test)]
+#[path = "metrics_docs.rs"]
+mod docs;

@@ -1,6 +1,7 @@
 //! What each command does.
 
 use super::args::{AddModel, AddProvider, CreateKey, CreateToken};
+use super::noted::noted;
 use super::print::{listing, object, time};
 use super::{Command, Keys, Models, Providers, Stop, Tokens, check, healthcheck};
 use crate::base::ids::BadId;
@@ -73,6 +74,8 @@ async fn providers(
     match command {
         Providers::Add(add) => {
             let added = store.add_account(new_account(add, input)?).await?;
+            let detail = json!({ "provider": added.provider, "label": added.label });
+            noted(store, "account.create", added.id, detail).await;
             Ok(writeln!(out, "added {} ({} @{})", added.id, added.provider, added.label)?)
         }
         Providers::List(list) => {
@@ -95,6 +98,7 @@ async fn providers(
         }
         Providers::Remove { id } => {
             store.remove_account(id_of(&id, "acc")?).await?;
+            noted(store, "account.remove", &id, json!({})).await;
             Ok(writeln!(out, "removed {id}")?)
         }
     }
@@ -128,6 +132,7 @@ async fn keys(command: Keys, store: &Store, out: &mut dyn Write) -> Result<(), S
         Keys::Create(create) => {
             let as_json = create.json;
             let made = store.create_key(key_spec(create)?).await?;
+            noted(store, "key.create", made.info.id, json!({ "name": made.info.spec.name })).await;
             let (id, name, key) = (made.info.id.to_string(), made.info.spec.name, made.plain.reveal());
             if as_json {
                 return object(out, &json!({ "id": id, "name": name, "key": key }));
@@ -160,6 +165,7 @@ async fn keys(command: Keys, store: &Store, out: &mut dyn Write) -> Result<(), S
         }
         Keys::Revoke { id } => {
             store.revoke_key(id_of(&id, "key")?).await?;
+            noted(store, "key.revoke", &id, json!({})).await;
             Ok(writeln!(out, "revoked {id}")?)
         }
     }
@@ -183,6 +189,7 @@ async fn models(command: Models, store: &Store, out: &mut dyn Write) -> Result<(
         Models::Add(add) => {
             let spec = route(add)?;
             let id = store.add_virtual_model(&spec).await?;
+            noted(store, "virtual_model.create", id, json!({ "name": spec.name })).await;
             Ok(writeln!(out, "added {} ({id})", spec.name)?)
         }
         Models::List(list) => {
@@ -210,6 +217,7 @@ async fn models(command: Models, store: &Store, out: &mut dyn Write) -> Result<(
                 return Err(Stop::failure(format!("there is no virtual model `{name}`")));
             };
             store.remove_virtual_model(row.model.id).await?;
+            noted(store, "virtual_model.remove", row.model.id, json!({ "name": name })).await;
             Ok(writeln!(out, "removed {name}")?)
         }
     }
@@ -248,6 +256,7 @@ async fn tokens(command: Tokens, store: &Store, out: &mut dyn Write) -> Result<(
         Tokens::Create(CreateToken { name, scope, ttl_seconds, json: as_json }) => {
             let scope = Scope::from_name(&scope).ok_or_else(|| Stop::usage("--scope: admin, write or read"))?;
             let (token, plain) = store.create_token(&name, scope, ttl_seconds.map(expiry)).await?;
+            noted(store, "token.create", token.id, json!({ "name": name, "scope": scope.name() })).await;
             let (id, plain) = (token.id.to_string(), plain.reveal());
             if as_json {
                 return object(out, &json!({ "id": id, "name": name, "token": plain }));
@@ -274,6 +283,7 @@ async fn tokens(command: Tokens, store: &Store, out: &mut dyn Write) -> Result<(
         }
         Tokens::Revoke { id } => {
             store.revoke_token(id_of(&id, "tok")?).await?;
+            noted(store, "token.revoke", &id, json!({})).await;
             Ok(writeln!(out, "revoked {id}")?)
         }
     }

@@ -24,6 +24,7 @@ use crate::base::tasks::{self, Drain, Phase};
 use crate::state::bus::Bus;
 use redis::Value;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::runtime::Builder;
 
@@ -42,6 +43,13 @@ struct Ends {
     /// Our name, as people see it.
     instance: Arc<str>,
     drain: Drain,
+}
+
+impl Ends {
+    /// Whether Redis must not be used, whoever answers there.
+    fn alone(&self) -> bool {
+        self.connector.alone().load(Ordering::Acquire)
+    }
 }
 
 /// Starts the thread; it ends soon after shutdown's last phase.
@@ -106,3 +114,7 @@ fn number(value: &Value) -> Option<u64> {
         other => std::str::from_utf8(bytes(other)?).ok()?.parse().ok(),
     }
 }
+
+#[cfg(test)]
+#[path = "events_tests.rs"]
+mod tests;

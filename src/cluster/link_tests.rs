@@ -168,9 +168,12 @@ async fn a_subscription_that_falls_behind_says_so_and_stays_bounded() {
         tokio::task::yield_now().await;
     }
     let mut taken = 0;
-    while heard.next().await.is_some() {
-        taken += 1;
-    }
+    let all = async {
+        while heard.next().await.is_some() {
+            taken += 1;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), all).await.expect("it does not say so");
     assert!(taken < 9_000, "{taken}");
 }
 
@@ -188,4 +191,50 @@ async fn a_connection_given_up_half_way_is_not_used_again() {
     let mut held = way.connection(b"").await;
     let echo = held.command(Call::new("ECHO", b"").arg("mine"), Duration::from_secs(5)).await.unwrap();
     assert_eq!(echo, Ok(Value::BulkString(b"mine".to_vec())));
+}
+
+#[tokio::test]
+async fn tls_trusts_the_extra_root_and_nobody_without_it() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (certificate, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (port, shown, with) = (port.to_string(), certificate.to_str().unwrap(), key.to_str().unwrap());
+    let tls = ["--tls-port", &port, "--tls-cert-file", shown, "--tls-key-file", with, "--tls-auth-clients", "no"];
+    let server = RedisServer::with(&[&tls[..], &["--tls-ca-cert-file", shown]].concat());
+    let url = format!("rediss://localhost:{port}");
+    for roots in [None, Some(&*certificate)] {
+        let Ok(connector) = Connector::new(&url, roots) else {
+            assert!(roots.is_none(), "a machine without roots");
+            continue;
+        };
+        let reach = Arc::new(Reach::new());
+        let mut link = Link::new(connector, "test", b"t:probe".to_vec(), Duration::from_secs(5), Arc::clone(&reach));
+        assert_eq!(link.changed().await.returned, roots.is_some(), "{:?}", reach.report().reason);
+    }
+    drop(server);
+}
+
+#[tokio::test]
+async fn an_answer_that_came_while_this_thread_was_late_counts() {
+    let server = RedisServer::start();
+    let mut way = Connector::new(&server.url(), None).unwrap().way("test");
+    let mut held = way.connection(b"").await;
+    for _ in 0..20 {
+        let asked = held.command(Call::new("ECHO", b"").arg("mine"), Duration::from_millis(5));
+        let late = async {
+            // It is sent; then this thread has no time for it until long after the deadline.
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
+            }
+            std::thread::sleep(Duration::from_millis(30));
+        };
+        let (answer, ()) = tokio::join!(asked, late);
+        assert_eq!(answer, Ok(Ok(Value::BulkString(b"mine".to_vec()))));
+    }
+    server.freeze();
+    let asked = held.command(Call::new("ECHO", b"").arg("mine"), Duration::from_millis(5)).await;
+    assert_eq!(asked, Err(super::super::reply::Broken::Timeout));
 }

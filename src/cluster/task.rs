@@ -33,25 +33,31 @@ pub(super) async fn run(mut link: Link, mut parts: Vec<Box<dyn Part>>, bell: Arc
             changed = link.changed() => {
                 if changed.returned {
                     returned(&mut parts, barred);
+                } else if !link.is_up() {
+                    parts.iter_mut().for_each(|part| part.unreachable());
                 }
             }
             () = bell.heard() => {}
             () = tokio::time::sleep(due.since(now)) => {}
         }
+        let was_up = link.is_up();
         round(&mut link, &mut parts, &bell, ended, barred).await;
         let why = objection(&parts);
         if barred != why.is_some() {
             barred = why.is_some();
-            if barred {
-                tracing::warn!(why = why.as_deref(), "redis is not used");
-            } else {
+            if !barred {
+                // All have heard of it before anybody is told that it is there.
                 returned(&mut parts, false);
-                bell.ring();
+                round(&mut link, &mut parts, &bell, ended, false).await;
             }
         }
         link.bar(why);
         if link.beat_due().is_some_and(|due| due <= Clock::now()) {
             link.beat().await;
+        }
+        if was_up && !link.is_up() && !ended {
+            // Nobody who came meanwhile waits for the bell to hear that there is nobody to ask.
+            round(&mut link, &mut parts, &bell, false, barred).await;
         }
     }
 }

@@ -42,6 +42,8 @@ pub struct Settings {
     pub database_url: Option<Secret>,
     /// Where instances share their state; unset: nowhere.
     pub redis_url: Option<Secret>,
+    /// Extra roots (PEM) for `rediss://`.
+    pub redis_ca: Option<PathBuf>,
     /// Of every key there.
     pub redis_prefix: String,
     /// Bound on any wait for Redis.
@@ -96,6 +98,12 @@ pub struct Settings {
     pub log_retention_days: u32,
     /// Bytes of rows kept at most.
     pub log_max_bytes: u64,
+    /// Base URL of the collector that traces go to; unset: off.
+    pub otlp_endpoint: Option<String>,
+    /// `name=value,…` for the collector.
+    pub otlp_headers: Option<Secret>,
+    /// Share of requests that are traced unless their sender decided.
+    pub otlp_sample_ratio: f32,
     /// What to do with OpenAI streams that do not ask for usage.
     pub stream_usage: StreamUsage,
     /// Whose `X-Forwarded-For` is believed.
@@ -207,6 +215,7 @@ impl Default for Settings {
             data_dir: std::env::home_dir().unwrap_or_default().join(".merido"),
             database_url: None,
             redis_url: None,
+            redis_ca: None,
             redis_prefix: "merido".to_owned(),
             redis_deadline: Duration::from_millis(25),
             rate_limit_on_redis_down: OnRedisDown::Open,
@@ -234,6 +243,9 @@ impl Default for Settings {
             log_rows_per_second: 2000,
             log_retention_days: 14,
             log_max_bytes: 2 << 30,
+            otlp_endpoint: None,
+            otlp_headers: None,
+            otlp_sample_ratio: 1.0,
             stream_usage: StreamUsage::Inject,
             trusted_proxies: Vec::new(),
             upstream_ca: None,

@@ -8,6 +8,7 @@ use super::access::{self, Line};
 use super::auth::Caller;
 use super::semantic::Keep;
 use super::timeline::Timeline;
+use super::traces::Trace;
 use super::{Shared, events};
 use crate::base::metrics::METRICS;
 use crate::base::{AccountId, Clock, KeyId, Now, RequestId};
@@ -54,6 +55,8 @@ pub(super) struct Ticket {
     /// Whether a provider was asked for this at all.
     pub(super) cache: CacheState,
     pub(super) reservation: Option<Reservation>,
+    /// What it is in a trace; `None`: traces are off.
+    pub(super) trace: Option<Trace>,
     /// The attempt now running, counted on its account.
     pub(super) running: Option<Running>,
     pub(super) limits: Option<LimitHeaders>,
@@ -108,6 +111,7 @@ impl Ticket {
             cache: CacheState::Miss,
             reservation: None,
             running: None,
+            trace: None,
             limits: None,
             keep: None,
             own: false,
@@ -245,6 +249,10 @@ impl Ticket {
         let failed = status >= 400;
         if let Some(access) = self.shared.access.as_ref().filter(|access| access.wants(status)) {
             access.push(self.line(unix_ms, took, status, tokens, error));
+        }
+        if let (Some(traces), Some(trace)) = (&self.shared.traces, self.trace.filter(|trace| trace.sampled)) {
+            // Who knows an attribute's name knows what it holds: the span takes the same values as the row.
+            traces.push(trace, unix_ms, cost_nanos, self.line(unix_ms, took, status, tokens, error));
         }
         let key = self.caller.key();
         let account = self.target.as_ref().map(Target::account);

@@ -56,6 +56,18 @@ pub(crate) fn version(binary: &Path) -> Result<String, String> {
     child::output("merido", Command::new(binary).arg("--version")).map(|said| said.trim().to_owned())
 }
 
+/// A call of merido that gets nothing of the caller's settings.
+pub(crate) fn bare(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("MERIDO_") || text.ends_with("_API_KEY") || text == "DATABASE_URL" || text == "REDIS_URL" {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
 struct Call<'a> {
     binary: &'a Path,
     dir: &'a PathBuf,
@@ -67,17 +79,7 @@ struct Call<'a> {
 
 impl Call<'_> {
     fn command(&self) -> Command {
-        let mut command = Command::new(self.binary);
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy();
-            if text.starts_with("MERIDO_")
-                || text.ends_with("_API_KEY")
-                || text == "DATABASE_URL"
-                || text == "REDIS_URL"
-            {
-                command.env_remove(&name);
-            }
-        }
+        let mut command = bare(self.binary);
         command
             .env("MERIDO_DATA_DIR", self.dir)
             .env("MERIDO_HOST", "127.0.0.1")
@@ -125,7 +127,7 @@ fn key_arguments(switches: &Switches) -> Vec<String> {
 }
 
 /// The key in what `keys create --json` prints.
-fn key_from(text: &str) -> Result<String, String> {
+pub(crate) fn key_from(text: &str) -> Result<String, String> {
     let said: Option<serde_json::Value> = serde_json::from_str(text.trim()).ok();
     let key = said.as_ref().and_then(|said| said.get("key")).and_then(serde_json::Value::as_str);
     key.map(str::to_owned).ok_or_else(|| format!("`merido keys create --json` printed no key: {text:?}"))

@@ -4,8 +4,8 @@
 //! round. Must never leave a program running: whatever was started ends with its owner here, on errors and on SIGINT or
 //! SIGTERM too. A program that fails to start or a load without answers ends the comparison with that program's last lines.
 
-mod child;
-mod merido;
+pub(crate) mod child;
+pub(crate) mod merido;
 mod nginx;
 mod report;
 mod scenario;
@@ -283,7 +283,7 @@ fn one(options: &Options, work: &Work, peer: &Peer, units: Units, stop: &Stop) -
 }
 
 /// Runs `work` while watching for SIGINT and SIGTERM, which set `stop`.
-fn until_signalled<T>(stop: &Stop, work: impl FnOnce() -> T) -> T {
+pub(crate) fn until_signalled<T>(stop: &Stop, work: impl FnOnce() -> T) -> T {
     std::thread::scope(|scope| {
         let (done, finished) = oneshot::channel::<()>();
         let watcher = std::thread::Builder::new().name("signals".to_owned());
@@ -306,7 +306,7 @@ fn until_signalled<T>(stop: &Stop, work: impl FnOnce() -> T) -> T {
     })
 }
 
-fn say(text: &str) -> Result<(), String> {
+pub(crate) fn say(text: &str) -> Result<(), String> {
     let mut out = io::stdout();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| error.to_string())
 }

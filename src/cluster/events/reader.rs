@@ -36,6 +36,8 @@ struct Reader {
     watch_key: Vec<u8>,
     /// Read up to here; `None`: not begun.
     at: Option<StreamId>,
+    /// The last id that the stream was known to have.
+    last: StreamId,
     /// Of writers not heard of so far, what is older is not news.
     since: u64,
     /// Redis' time at one of ours.
@@ -49,6 +51,7 @@ pub(super) async fn run(ends: Ends) {
         key: ends.names.events(),
         watch_key: ends.names.events_watch(),
         at: None,
+        last: StreamId::default(),
         since: 0,
         clock: (Clock::now(), 0),
         histories: Arc::new(Semaphore::new(PAGES)),
@@ -105,7 +108,7 @@ impl Reader {
             let now = Clock::now();
             if now.since(renewed) >= RENEW {
                 renewed = now;
-                if self.renew(held, wanted).await.is_none() {
+                if self.ends.alone() || self.renew(held, wanted).await.is_none() {
                     return false;
                 }
             }
@@ -129,7 +132,7 @@ impl Reader {
 
     fn take(&mut self, bus: &Bus, id: StreamId, bytes: &[u8]) {
         let now = Clock::now();
-        self.at = Some(id);
+        (self.at, self.last) = (Some(id), id.max(self.last));
         let entries = unpack(bytes, id.ms);
         if entries.first().is_some_and(|first| first.epoch != bus.epoch() && first.ms == id.ms) {
             let there = self.clock.1 + now.since(self.clock.0).as_millis() as u64;
@@ -151,7 +154,7 @@ impl Reader {
                 self.since = there.saturating_sub(Clock::now().since(wanted).as_millis() as u64);
                 self.at = Some(StreamId::before(self.since));
             }
-            Some(at) if last < at => {
+            Some(_) if last < self.last => {
                 // Emptied, or somebody who had not heard of its end took over. What comes again is told by its numbers.
                 self.at = Some(StreamId::default());
                 if there < self.since {
@@ -160,6 +163,7 @@ impl Reader {
             }
             Some(_) => {}
         }
+        self.last = last;
         Some(())
     }
 
@@ -184,10 +188,10 @@ async fn history(ends: Ends, permits: Arc<Semaphore>, ask: HistoryAsk) -> Option
     let key = ends.names.events();
     let mut way = ends.connector.way("events history");
     let mut held = tokio::time::timeout(TRIP, way.connection(&key)).await.ok()?;
-    let (_, last) = watch(&mut held, &ends.names.events_watch(), &key).await?;
+    let (there, last) = watch(&mut held, &ends.names.events_watch(), &key).await?;
     let mut at = StreamId::before(ask.from_ms);
-    if last.ms < ask.from_ms {
-        // Its clock went back, or the stream was emptied: all there is.
+    if there < ask.from_ms {
+        // Its clock went back: all there is.
         at = StreamId::default();
     }
     while at < last && !ask.pages.is_closed() {

@@ -108,7 +108,7 @@ impl Writer {
             let now = Clock::now();
             if now >= look {
                 look = now + LOOK;
-                if self.look(held).await.is_none() {
+                if self.ends.alone() || self.look(held).await.is_none() {
                     return;
                 }
             }
@@ -128,15 +128,20 @@ impl Writer {
 
     async fn close(&mut self, held: Option<Held>) {
         self.ends.bus.collect(Clock::now());
-        let mut held = match held {
-            // The switch came while a call was under way.
-            Some(held) if held.is_alive() => held,
-            _ => self.ends.connector.way("events out").connection(&self.key).await,
+        self.gather();
+        if self.ends.alone() {
+            return;
+        }
+        // The switch may have come while a call was under way: then its connection is of no use.
+        let mut held = match held.filter(|held| held.is_alive()) {
+            Some(held) => held,
+            None if self.backlog.waits() => self.ends.connector.way("events out").connection(&self.key).await,
+            None => return,
         };
         if !self.publishing {
             self.look(&mut held).await;
+            self.gather();
         }
-        self.gather();
         while self.backlog.waits() && self.send(&mut held).await.is_some() {}
     }
 
@@ -162,7 +167,6 @@ impl Writer {
                 METRICS.events_lost.add(lost + self.backlog.push(batch));
             }
         }
-        self.ends.bus.forget_own(self.seen);
     }
 
     fn shed(&mut self, mut events: Vec<(u64, Arc<Event>)>, now: Now) -> Vec<(u64, Arc<Event>)> {
@@ -204,7 +208,7 @@ impl Writer {
         if !publishing {
             // Whoever comes to watch from now on wants nothing of what had happened by then.
             self.seen = self.seen.max(before);
-            self.ends.bus.forget_own(self.seen);
+            self.ends.bus.unwatched(self.seen);
         }
         Some(())
     }
@@ -242,5 +246,7 @@ impl Writer {
     fn took(&mut self, last: u64, ms: u64) {
         self.backlog.took(last, ms);
         self.ends.bus.acked(last, ms);
+        // Not before: whoever comes back finds each of ours in the stream or in the ring.
+        self.ends.bus.forget_own(last);
     }
 }

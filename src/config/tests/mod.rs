@@ -133,12 +133,14 @@ fn every_row_sets_a_field_of_its_own() {
         "routes" => r#"[{"name":"a","targets":[{"model":"x/y"}]}]"#,
         "dedup" | "access_log" => "all",
         "semantic_cache" => "builtin",
-        "semantic_cache_threshold" => "0.123",
+        "semantic_cache_threshold" | "otlp_sample_ratio" => "0.123",
+        "otlp_endpoint" => "http://x",
+        "otlp_headers" => "a=b",
         "stream_usage" => "estimate",
         "log" => "trace",
         "log_format" => "json",
         "log_max_bytes" => "3 GiB",
-        key if key.ends_with("path") || key.ends_with("dir") || key.starts_with("tls") || key == "upstream_ca" => "/x",
+        key if key.ends_with("path") || key.ends_with("dir") || key.starts_with("tls") || key.ends_with("_ca") => "/x",
         _ => "77",
     };
     let mut seen: Vec<(&str, Settings)> = Vec::new();

@@ -6,7 +6,7 @@
 
 use super::event::Item;
 use super::position::Position;
-use super::ring::{Entry, Ring, What};
+use super::ring::{Entry, FEW, Ring, What};
 use super::{Bus, Following};
 use crate::base::Now;
 use std::collections::VecDeque;
@@ -89,6 +89,7 @@ impl Cursor {
             }
             return;
         }
+        ring.introduce(&mut self.position);
         if let (Some(from_ms), Following::Live) = (self.position.stream_ms(), bus.following()) {
             // One page waits while one is being read: a slow reader holds up nobody but itself.
             let (pages, answer) = mpsc::channel(1);
@@ -189,7 +190,9 @@ impl Cursor {
 
     /// Leaves writers that fell silent long ago out of the position, once it names many.
     pub fn prune(&mut self, now: Now) {
-        self.bus.ring.lock().prune(&mut self.position, now);
+        if self.position.len() > FEW {
+            self.bus.ring.lock().prune(&mut self.position, now);
+        }
     }
 }
 

@@ -17,6 +17,8 @@ mod ring;
 mod tap;
 
 #[cfg(test)]
+mod far_tests;
+#[cfg(test)]
 mod tests;
 
 pub use cursor::{Cursor, HistoryAsk, Next};
@@ -123,12 +125,14 @@ impl Bus {
     pub fn collect(&self, now: Now) -> usize {
         let Some(mut collector) = self.collector.try_lock() else { return 0 };
         let collector = &mut *collector;
-        if self.readers.load(Ordering::Acquire) > 0 {
+        if self.readers.load(Ordering::Acquire) > 0 || (collector.read.is_none() && self.tapped() && !self.cold()) {
+            // The latter: one came and went between two looks.
             collector.read = Some(now);
         } else if collector.read.is_none_or(|read| now.since(read) >= WARM) {
             if self.tapped() {
                 self.cool(&mut collector.freed);
                 collector.freed.clear();
+                collector.read = None;
             } else if self.wanted() {
                 self.sleep(collector);
                 return 0;

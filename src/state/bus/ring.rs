@@ -16,7 +16,7 @@ const WRITERS: usize = 128;
 
 /// A writer that said nothing for so long is left out of readers' positions once these name more than [`FEW`].
 const SILENT: Duration = Duration::from_secs(600);
-const FEW: usize = 8;
+pub(super) const FEW: usize = 8;
 
 /// Acknowledged batches of ours of which we know when the stream took them.
 const ACKS: usize = 1024;
@@ -32,6 +32,8 @@ pub(super) struct Ring {
     writers: Vec<Writer>,
     /// (last number, the stream's milliseconds) of batches of ours.
     acks: VecDeque<(u64, u64)>,
+    /// Up to this number of ours nobody watched.
+    unwatched: u64,
     /// How far the stream was read; `None`: nobody reads it.
     pub(super) stream_ms: Option<u64>,
     pub(super) waiting: HashMap<u64, Waker, ahash::RandomState>,
@@ -80,6 +82,7 @@ impl Ring {
             most,
             writers: vec![Writer { epoch, last: 0, floor: 0, heard: Now::default() }],
             acks: VecDeque::new(),
+            unwatched: 0,
             stream_ms: None,
             waiting: HashMap::default(),
             readers: 0,
@@ -186,6 +189,12 @@ impl Ring {
         }
     }
 
+    /// Nobody watched when our events up to `through` happened.
+    pub(super) fn unwatched(&mut self, through: u64) {
+        self.acks.clear();
+        self.unwatched = through;
+    }
+
     /// Forgets the others and all they wrote. There must be no reader.
     pub(super) fn forget_far(&mut self, freed: &mut Vec<Entry>) {
         let (own, end) = (self.writers[0].epoch, self.end());
@@ -247,20 +256,30 @@ impl Ring {
         position
     }
 
-    /// Somebody comes back to the ring: what of ours its position does not say is filled in, and how much of what it
-    /// has not seen is gone from here.
-    pub(super) fn welcome(&self, position: &mut Position) -> u64 {
+    /// Somebody comes back. What `position` does not say of us is filled in as long as it still says when it was taken:
+    /// what the stream took before that, or what happened when nobody watched, is older than it.
+    pub(super) fn introduce(&self, position: &mut Position) {
         let own = &self.writers[0];
         match (position.of(own.epoch), position.stream_ms()) {
             // A number we have not reached yet is not ours: the news only.
             (Some(seen), _) if seen > own.last => position.set(own.epoch, own.last),
             (Some(_), _) => {}
-            // It never heard of us: all there is. What the stream took before it looked there is older than it.
-            (None, None) => position.set(own.epoch, 0),
-            (None, Some(ms)) => {
-                let old = self.acks.iter().take_while(|(_, acked)| *acked < ms).last();
-                position.set(own.epoch, old.map_or(0, |(seq, _)| *seq).max(own.floor));
-            }
+            (None, None) => position.set(own.epoch, self.unwatched),
+            (None, Some(ms)) => match self.acks.iter().take_while(|(_, acked)| *acked < ms).last() {
+                Some((seq, _)) => position.set(own.epoch, *seq),
+                None if self.acks.len() < ACKS => position.set(own.epoch, self.unwatched),
+                // It is older than what we remember.
+                None => {}
+            },
+        }
+    }
+
+    /// After that (and after what the stream had for it) it enters the ring; how much of what it has not seen is gone
+    /// from here.
+    pub(super) fn welcome(&self, position: &mut Position) -> u64 {
+        let own = &self.writers[0];
+        if position.of(own.epoch).is_none() {
+            position.set(own.epoch, own.floor);
         }
         self.overtake(position)
     }
@@ -279,14 +298,11 @@ impl Ring {
         missed
     }
 
-    /// Leaves out of `position` who fell silent long ago, once it names many.
+    /// Leaves out of `position` who fell silent long ago.
     pub(super) fn prune(&self, position: &mut Position, now: Now) {
-        if position.len() > FEW {
-            let own = self.writers[0].epoch;
-            position.retain(|epoch| {
-                epoch == own
-                    || self.writers.iter().any(|writer| writer.epoch == epoch && now.since(writer.heard) < SILENT)
-            });
-        }
+        let own = self.writers[0].epoch;
+        position.retain(|epoch| {
+            epoch == own || self.writers.iter().any(|writer| writer.epoch == epoch && now.since(writer.heard) < SILENT)
+        });
     }
 }

@@ -94,7 +94,18 @@ impl Bus {
         self.ring.lock().own_after(after, most)
     }
 
-    /// Nobody elsewhere needs our events up to `through`; unless somebody here listens, they are forgotten.
+    /// Nobody watched anywhere when our events up to `through` happened.
+    pub fn unwatched(&self, through: u64) {
+        let mut freed = Vec::new();
+        let mut ring = self.ring.lock();
+        if self.cold() {
+            ring.unwatched(through);
+            ring.forget_own(through, &mut freed);
+        }
+        drop(ring);
+    }
+
+    /// The stream has our events up to `through`; unless somebody here listens, they are forgotten.
     pub fn forget_own(&self, through: u64) {
         let mut freed = Vec::new();
         let mut ring = self.ring.lock();

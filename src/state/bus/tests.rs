@@ -6,9 +6,9 @@ use crate::base::RequestId;
 use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll, Wake, Waker};
 
-const NOW: Now = Now::from_nanos(1_000);
+pub(super) const NOW: Now = Now::from_nanos(1_000);
 
-fn event(n: u64, done: bool) -> Event {
+pub(super) fn event(n: u64, done: bool) -> Event {
     Event {
         request: RequestId { epoch: 9, n },
         unix_ms: 0,
@@ -23,7 +23,7 @@ fn event(n: u64, done: bool) -> Event {
     }
 }
 
-fn read(cursor: &mut Cursor) -> Vec<String> {
+pub(super) fn read(cursor: &mut Cursor) -> Vec<String> {
     let mut all = Vec::new();
     loop {
         match cursor.try_next() {

@@ -1,6 +1,7 @@
 //! What every test needs: a gateway on a free port, a scripted provider, a raw HTTP client, patience instead of sleeps.
 
 pub mod client;
+pub mod cut;
 pub mod dialects;
 pub mod gateway;
 pub mod postgres;
@@ -8,6 +9,7 @@ pub mod process;
 pub mod provider;
 pub mod redis;
 pub mod redis_cluster;
+pub mod slow_proxy;
 pub mod tls;
 
 use std::time::{Duration, Instant};
