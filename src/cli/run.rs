@@ -43,19 +43,15 @@ pub async fn run(
 
 async fn rotate(settings: &Settings, out: &mut dyn Write) -> Result<(), Stop> {
     let said = match store::rotate_master_key(&StoreConfig::from(settings)).await? {
-        Rotated::Given => {
-            "the store is sealed under MERIDO_MASTER_KEY now; once every instance starts with it, drop the old key"
-                .to_owned()
-        }
-        Rotated::Already => {
-            "the store is sealed under MERIDO_MASTER_KEY already; to change it, set the new key there and \
-                             the old one in MERIDO_MASTER_KEY_PREVIOUS"
-                .to_owned()
-        }
+        Rotated::Given => "the store is sealed under MERIDO_MASTER_KEY now; once every instance starts with it, drop \
+                           the old key"
+            .to_owned(),
+        Rotated::Already => "the store is sealed under MERIDO_MASTER_KEY already; to change it, set the new key there \
+                             and the old one in MERIDO_MASTER_KEY_PREVIOUS"
+            .to_owned(),
         Rotated::File(path) => format!("the store is sealed under a new master key, kept in {}", path.display()),
     };
-    writeln!(out, "{said}")?;
-    Ok(())
+    Ok(writeln!(out, "{said}")?)
 }
 
 async fn move_to(settings: &Settings, to: String, input: &mut dyn BufRead, out: &mut dyn Write) -> Result<(), Stop> {
@@ -66,8 +62,7 @@ async fn move_to(settings: &Settings, to: String, input: &mut dyn BufRead, out: 
         writeln!(out, "{rows:>12}  {table}")?;
     }
     let key = if settings.master_key.is_some() { "" } else { " and MERIDO_MASTER_KEY (the content of the key file)" };
-    writeln!(out, "moved; start with MERIDO_DATABASE_URL{key} set. The old file was left as it is")?;
-    Ok(())
+    Ok(writeln!(out, "moved; start with MERIDO_DATABASE_URL{key} set. The old file was left as it is")?)
 }
 
 async fn providers(
