@@ -158,7 +158,7 @@ fn doors(c: &mut Criterion) {
     });
     let closed: Outbox<Told> = Outbox::closed();
     group.bench_function("outbox: tell, closed", |b| b.iter(|| black_box(&closed).tell(Told)));
-    let (open, _tells, _asks) = Outbox::open(64, std::sync::Arc::default());
+    let (open, _tells) = Outbox::open(64, std::sync::Arc::default());
     group.bench_function("outbox: tell, open, merged", |b| b.iter(|| black_box(&open).tell(Told)));
     group.finish();
 }

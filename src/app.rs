@@ -26,6 +26,7 @@ use crate::state::dedup::{Dedup, Fingerprints};
 use crate::state::delta::Delta;
 use crate::state::desk::Desk;
 use crate::state::lead::Lead;
+use crate::state::ledger::Till;
 use crate::state::limiter::Limiter;
 use crate::state::logins::{Logins, Sayings};
 use crate::state::outbox::Outbox;
@@ -36,7 +37,7 @@ use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
 use crate::store::refresh::{Refresher, Sources};
 use crate::store::writer::Writer;
-use crate::store::{Store, StoreConfig, retention};
+use crate::store::{Store, StoreConfig, retention, spending};
 use crate::upstream::{self, ClientConfig};
 use cores::CoreParts;
 use signals::Signals;
@@ -58,6 +59,8 @@ const REDIS_PATIENCE: Duration = Duration::from_millis(250);
 const REDIS_GRACE: Duration = Duration::from_secs(2);
 /// The usage writer's and the store's time at the end.
 const STORE_GRACE: Duration = Duration::from_secs(10);
+/// Usage that waits on disk while the store is away: several minutes at the highest rate of rows.
+const SPILL_MAX_BYTES: u64 = 256 << 20;
 
 /// A running gateway. Dropping it does not stop it; [`Gateway::stop`] does.
 #[derive(Debug)]
@@ -188,6 +191,8 @@ struct Parts {
     limiter: Arc<Limiter>,
     /// Where limits meet the cluster; `None`: this instance is alone.
     desk: Option<Arc<Desk>>,
+    /// Where budgets do.
+    till: Option<Arc<Till>>,
     /// Live instances as last counted; before the first count what was expected.
     instances: Arc<AtomicU32>,
     /// Wakes the Redis task.
@@ -223,9 +228,17 @@ impl Parts {
         let (connect, pool_idle) = (timeouts.connect, timeouts.upstream_idle);
         let epoch = seal::random_u64().map_err(|e| e.to_string())?;
         let bell = Arc::<Bell>::default();
+        let reach = Arc::new(if settings.redis_url.is_some() { Reach::new() } else { Reach::off() });
         let instances = Arc::new(AtomicU32::new(settings.expected_instances.unwrap_or(1)));
-        let desk = settings.redis_url.is_some().then(|| {
-            Arc::new(Desk::new(Arc::clone(&bell), Arc::clone(&instances), proxy::limit_policy(&settings), epoch))
+        let shared = settings.redis_url.is_some();
+        let ends = || (Arc::clone(&bell), Arc::clone(&reach), Arc::clone(&instances));
+        let desk = shared.then(|| {
+            let (bell, reach, live) = ends();
+            Arc::new(Desk::new(bell, reach, live, proxy::limit_policy(&settings), epoch))
+        });
+        let till = shared.then(|| {
+            let (bell, reach, live) = ends();
+            Arc::new(Till::new(bell, reach, live, epoch))
         });
         let upstream = ClientConfig { connect, pool_idle, max_idle_per_host: MAX_IDLE_PER_HOST, tls };
         let identity = Identity { deployment: store.deployment(), data_key: store.data_key().fingerprint() };
@@ -238,7 +251,8 @@ impl Parts {
             desk,
             bell,
             instances,
-            budgets: Arc::new(Budgets::new()),
+            budgets: Arc::new(till.as_ref().map_or_else(Budgets::new, |till| Budgets::shared(Arc::clone(till)))),
+            till,
             dedup_key: store.data_key().sub_key("dedup fingerprints").map_err(|e| e.to_string())?,
             throttle: Arc::default(),
             dedup: Dedup::new(proxy::dedup_limits(&settings)),
@@ -248,7 +262,7 @@ impl Parts {
             peers: Arc::default(),
             serving: Arc::default(),
             switch: DrainSwitch::new(),
-            reach: Arc::new(if settings.redis_url.is_some() { Reach::new() } else { Reach::off() }),
+            reach,
             epoch,
             settings,
             directory,
@@ -278,6 +292,8 @@ impl Parts {
             "retention",
             retention::run(self.store.clone(), days, bytes, Arc::clone(&self.retention), drain.clone()),
         );
+        let spending = spending::run(self.store.clone(), Arc::clone(&self.budgets), drain.clone());
+        background_tasks.spawn(&here, "spending", spending);
         if let Some(tls) = &self.tls {
             background_tasks.spawn(&here, "certificate", Arc::clone(tls).watch(drain.clone()));
         }
@@ -285,7 +301,10 @@ impl Parts {
         let writer_switch = DrainSwitch::new();
         let writer_tasks = Tasks::default();
         match Writer::new(self.store.clone(), Arc::clone(&self.usage)) {
-            Ok(writer) => writer_tasks.spawn(&here, "usage writer", writer.run(writer_switch.drain())),
+            Ok(writer) => {
+                let writer = writer.spilling(&self.settings.data_dir, SPILL_MAX_BYTES);
+                writer_tasks.spawn(&here, "usage writer", writer.run(writer_switch.drain()));
+            }
             Err(error) => {
                 let _ = ready.send(Err(error.to_string()));
                 return;

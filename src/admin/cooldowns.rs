@@ -163,7 +163,7 @@ mod tests {
         };
         let directory = Directory::new();
         directory.publish(Catalog::build(vec![Arc::new(account)], Vec::new()));
-        let (outbox, mut tells, _asks) = Outbox::open(8, Arc::default());
+        let (outbox, mut tells) = Outbox::open(8, Arc::default());
         let rest = Duration::from_secs(60);
         let cost = Cost { reason: Reason::Quota, named: None, base: rest, cap: rest };
         let now = Clock::now();

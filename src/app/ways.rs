@@ -18,7 +18,7 @@ use crate::state::outbox::Outbox;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Keys told, subjects spent for and asks that may wait for Redis, each; beyond, they are dropped and counted.
+/// Keys told that may wait for Redis; beyond, they are dropped and counted.
 const OUTBOX: usize = 65_536;
 /// Small messages that may wait for Redis.
 const NEWS: usize = 1024;
@@ -54,11 +54,11 @@ impl Parts {
         switch: &DrainSwitch,
     ) -> Result<WaysOut, String> {
         let settings = &self.settings;
-        let (Some(url), Some(limits)) = (&settings.redis_url, &self.desk) else {
+        let (Some(url), Some(limits), Some(budgets)) = (&settings.redis_url, &self.desk, &self.till) else {
             let (outbox, breakers, elsewhere) = (Outbox::closed(), Breakers::closed(), Elsewhere::closed());
             return Ok(WaysOut { outbox, breakers, elsewhere, cluster: None });
         };
-        let (outbox, tells, asks) = Outbox::open(OUTBOX, Arc::clone(&bell));
+        let (outbox, tells) = Outbox::open(OUTBOX, Arc::clone(&bell));
         // What is not kept at all is not shared either.
         let (elsewhere, answers) = match settings.dedup_ttl {
             Duration::ZERO => (Elsewhere::closed(), None),
@@ -69,7 +69,7 @@ impl Parts {
         };
         let config = self.cluster_config(url);
         let (breakers, breaker_calls) = Breakers::open(OUTBOX, Arc::clone(&bell));
-        let (herald, news, _) = Outbox::open(NEWS, Arc::clone(&bell));
+        let (herald, news) = Outbox::open(NEWS, Arc::clone(&bell));
         self.store.tell_of_changes(herald);
         let changed = self.store.bell();
         let company = Company {
@@ -87,13 +87,13 @@ impl Parts {
             reach: Arc::clone(&self.reach),
             directory: Arc::clone(&self.directory),
             tells,
-            asks,
             breakers: breaker_calls,
             news,
             listeners: vec![Listener::new(Kind::CATALOG, move |_| changed.notify_one())],
             bus: Arc::clone(bus),
             instances: Arc::clone(&self.instances),
             limits: Arc::clone(limits),
+            budgets: Arc::clone(budgets),
             company,
         };
         Ok(WaysOut { outbox, breakers, elsewhere, cluster: Some(Cluster::start(&config, shared)?) })

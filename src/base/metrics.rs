@@ -243,6 +243,8 @@ metrics! {
     log_rows_sampled: Counter = "merido_log_rows_sampled_total";
     /// Request-log rows lost because their queue was full.
     log_rows_dropped: Counter = "merido_log_rows_dropped_total";
+    /// Request-log rows written to the spill file because the store was away.
+    log_rows_spilled: Counter = "merido_log_rows_spilled_total";
     /// Store transactions that failed.
     store_errors: Counter = "merido_store_errors_total";
     /// Store calls made while answering a data-plane request: stays 0.

@@ -9,7 +9,7 @@ use crate::base::{Clock, Dialect, Secret, seal};
 use crate::config::{RouteSpec, Settings, TargetSpec};
 use crate::store::rows::{CustomProvider, KeySpec, NewAccount, Scope, usual_auth};
 use crate::store::validate;
-use crate::store::{Store, StoreConfig};
+use crate::store::{self, Rotated, Store, StoreConfig};
 use argon2::password_hash::{PasswordHasher as _, SaltString};
 use serde_json::{Value, json};
 use std::io::{BufRead, Write};
@@ -32,11 +32,39 @@ pub async fn run(
             let version = open()?.schema_version().await?;
             Ok(writeln!(out, "the store is at version {version}")?)
         }
+        Command::RotateMasterKey => rotate(settings, out).await,
+        Command::MoveStore { to } => move_to(settings, to, input, out).await,
         Command::Providers(command) => providers(command, &open()?, input, out).await,
         Command::Keys(command) => keys(command, &open()?, out).await,
         Command::Models(command) => models(command, &open()?, out).await,
         Command::Tokens(command) => tokens(command, &open()?, out).await,
     }
+}
+
+async fn rotate(settings: &Settings, out: &mut dyn Write) -> Result<(), Stop> {
+    Ok(match store::rotate_master_key(&StoreConfig::from(settings)).await? {
+        Rotated::Given => writeln!(
+            out,
+            "the store is sealed under MERIDO_MASTER_KEY now; once every instance starts with it, drop the old key"
+        )?,
+        Rotated::Already => writeln!(
+            out,
+            "the store is sealed under MERIDO_MASTER_KEY already; to change it, set the new key there and the old \
+             one in MERIDO_MASTER_KEY_PREVIOUS"
+        )?,
+        Rotated::File(path) => writeln!(out, "the store is sealed under a new master key, kept in {}", path.display())?,
+    })
+}
+
+async fn move_to(settings: &Settings, to: String, input: &mut dyn BufRead, out: &mut dyn Write) -> Result<(), Stop> {
+    let url = Secret::new(if to == "-" { line(input)? } else { to });
+    let config = StoreConfig { database_url: None, ..StoreConfig::from(settings) };
+    let moved = store::move_store(&config, &url).await?;
+    for (table, rows) in moved.iter().filter(|(_, rows)| *rows > 0) {
+        writeln!(out, "{rows:>12}  {table}")?;
+    }
+    let key = if settings.master_key.is_some() { "" } else { " and MERIDO_MASTER_KEY (the content of the key file)" };
+    Ok(writeln!(out, "moved; start with MERIDO_DATABASE_URL{key} set. The old file was left as it is")?)
 }
 
 async fn providers(

@@ -4,14 +4,14 @@
 //! (`{…}`): one tag per limited thing or account, never one for the whole prefix. Messages carry a version and *remaining*
 //! milliseconds, never a wall time; kinds and versions that are not known are skipped and counted.
 
-use crate::base::{AccountId, ModelId};
+use crate::base::{AccountId, KeyId, ModelId};
+use crate::state::subject::{Net, Subject};
 
 /// Lists of accounts that rests are remembered of; each in a slot of its own.
 pub(super) const SHARDS: u64 = 16;
 
 /// The field of an account's own rest in its table.
 pub(super) const WHOLE: &str = "account";
-use crate::state::subject::{Net, Subject};
 
 /// Names below one prefix.
 #[derive(Clone, Debug)]
@@ -80,6 +80,11 @@ impl Names {
             Subject::Addr(Net::V6(bits)) => format!("{}:{{a{bits:016x}}}:limit", self.prefix),
         }
         .into_bytes()
+    }
+
+    /// What a key has spent.
+    pub(super) fn budget(&self, key: KeyId) -> Vec<u8> {
+        format!("{}:{{k{}}}:budget", self.prefix, key.0).into_bytes()
     }
 
     /// What a probe writes to; its own slot.

@@ -116,7 +116,6 @@ impl Part for Limits {
             self.unsaid.extend(later.into_iter().map(|account| (now + UNSAID, account)));
         }
         self.up = round.up;
-        self.desk.set_up(round.up);
         if !round.up {
             for account in listed {
                 let next = account.give_up();
@@ -129,7 +128,7 @@ impl Part for Limits {
             self.speak(account, Turn::Listed, round);
         }
         while let Some((_, account)) = self.unsaid.pop_front_if(|(due, _)| *due <= now) {
-            self.speak(account, Turn::Listed, round);
+            self.speak(account, Turn::Later, round);
         }
         while let Some((_, until, account)) = self.lapses.pop_front_if(|(due, ..)| *due <= now) {
             self.speak(account, Turn::Lapse(until), round);
@@ -164,7 +163,6 @@ impl Part for Limits {
 
     fn returned(&mut self, _now: Now) {
         self.up = true;
-        self.desk.set_up(true);
     }
 
     fn close(&mut self, round: &mut Round<'_>) {
@@ -198,8 +196,11 @@ fn read(value: &Value) -> Option<LimitReply> {
 }
 
 #[cfg(test)]
+#[path = "limits_live.rs"]
+mod live;
+#[cfg(test)]
 #[path = "limits_model.rs"]
 mod model;
 #[cfg(test)]
 #[path = "limits_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -8,6 +8,7 @@
 
 #![allow(dead_code, reason = "parts of it are being built")]
 
+mod budgets;
 mod call;
 mod codec;
 mod conn;
@@ -31,11 +32,12 @@ mod slots;
 mod subscribe;
 mod task;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod url;
 mod values;
 mod wire;
 
+use budgets::Budgets;
 use call::{Answer, Call};
 use codec::Names;
 use connector::Connector;
@@ -63,9 +65,10 @@ use crate::state::dedup::Ends;
 use crate::state::delta::Delta;
 use crate::state::desk::Desk;
 use crate::state::lead::Lead;
+use crate::state::ledger::Till;
 use crate::state::logins::Sayings;
 use crate::state::news::{Listener, News};
-use crate::state::outbox::{Asks, Tells};
+use crate::state::outbox::Tells;
 use crate::state::peers::Peers;
 use crate::state::reach::Reach;
 use crate::state::unknown_keys::UnknownKeys;
@@ -111,10 +114,10 @@ pub struct Shared {
     pub directory: Arc<Directory>,
     /// What gathered to be told and spent.
     pub tells: Tells<Delta>,
-    /// Who waits for an answer.
-    pub asks: Asks,
     /// Where limits are asked about and leased.
     pub limits: Arc<Desk>,
+    /// Where budgets are.
+    pub budgets: Arc<Till>,
     /// What breakers count and claim.
     pub breakers: BreakerCalls,
     /// Small messages on their way out.
@@ -166,7 +169,7 @@ impl Cluster {
         let guarded = || Connector::guarded(url, roots, &alone).map_err(wrong);
         let no_key = |e: SealError| e.to_string();
         let (names, epoch) = (Names::new(&config.prefix), config.epoch);
-        let Shared { bell, drain, reach, directory, tells, asks: _asks, breakers, news, .. } = shared;
+        let Shared { bell, drain, reach, directory, tells, breakers, news, .. } = shared;
         let Company { hello, peers, retention, logins, unknown, answers, key } = shared.company;
         let hidden = key.sub_key("addresses in redis").map_err(no_key)?;
         let progress = Arc::new(Progress::new());
@@ -184,6 +187,7 @@ impl Cluster {
             // Keeps the door: first of all.
             Box::new(Heartbeat::new(&names, hello, view, Arc::clone(&alone))),
             Box::new(Limits::new(names.clone(), shared.limits)),
+            Box::new(Budgets::new(names.clone(), shared.budgets)),
             Box::new(Rests::new(names.clone(), epoch, directory, tells, breakers, Arc::clone(&progress))),
             Box::new(NewsOut::new(names.clone(), epoch, news)),
             Box::new(LoginCounts::new(names.clone(), hidden, epoch, logins)),

@@ -56,6 +56,8 @@ pub struct Settings {
     pub master_key: Option<Secret>,
     /// Where the master key lies when it is not given; made with mode 0600 when absent.
     pub master_key_path: Option<PathBuf>,
+    /// The master key before this one; opens what is not sealed anew yet.
+    pub master_key_previous: Option<Secret>,
     /// argon2 hash that gates the control plane.
     pub dashboard_password_hash: Option<Secret>,
     /// Start with an open control plane on a non-loopback host all the same.
@@ -220,6 +222,7 @@ impl Default for Settings {
             expected_instances: None,
             master_key: None,
             master_key_path: None,
+            master_key_previous: None,
             dashboard_password_hash: None,
             allow_open_admin: false,
             require_api_key: None,

@@ -156,6 +156,12 @@ pub static ROWS: &[Row] = &[
         |s, v, home| some(&mut s.master_key_path, v.path(home)),
     ),
     secret(
+        "master_key_previous",
+        "MERIDO_MASTER_KEY_PREVIOUS",
+        "The master key before this one: either opens the store while `merido rotate-master-key` changes it.",
+        |s, v, _| some(&mut s.master_key_previous, v.text().map(Secret::new)),
+    ),
+    secret(
         "dashboard_password_hash",
         "MERIDO_DASHBOARD_PASSWORD_HASH",
         "argon2 hash (`merido hash-password`) that gates the control plane; needed on any address but loopback.",

@@ -59,7 +59,7 @@ pub(super) async fn vector(proxy: &Proxy, model: &Arc<str>, text: &str, asker: &
     ticket.requested_model = Arc::clone(model);
     ticket.estimate = estimate::prompt_tokens(body.len());
     ticket.reserved = ticket.estimate;
-    if limit::hold_budget(proxy, &mut ticket, &target).is_err() {
+    if limit::hold_budget(proxy, &mut ticket, &target).await.is_err() {
         ticket.failed(402, "budget_exceeded");
         return None;
     }

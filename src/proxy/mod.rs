@@ -21,6 +21,7 @@ mod relay;
 mod replay;
 mod semantic;
 mod settle;
+mod timeline;
 mod traces;
 mod trial;
 

@@ -7,6 +7,7 @@
 use super::access::{self, Line};
 use super::auth::Caller;
 use super::semantic::Keep;
+use super::timeline::Timeline;
 use super::traces::Trace;
 use super::{Shared, events};
 use crate::base::metrics::METRICS;
@@ -44,6 +45,7 @@ pub(super) struct Ticket {
     /// Where it went last.
     pub(super) target: Option<Target>,
     pub(super) attempts: u32,
+    pub(super) timeline: Timeline,
     pub(super) first_byte: Option<Now>,
     /// Our own time before the provider was asked and after it began to answer.
     pub(super) overhead: Duration,
@@ -101,6 +103,7 @@ impl Ticket {
             budget: None,
             target: None,
             attempts: 0,
+            timeline: Timeline::default(),
             first_byte: None,
             overhead: Duration::ZERO,
             ours_since: started,
@@ -272,7 +275,7 @@ impl Ticket {
             stream: self.stream,
             cache: self.cache,
             attempts: self.attempts,
-            timeline: None,
+            timeline: self.timeline.text(self.attempts, self.target.as_ref(), status),
             tokens,
             cost_nanos,
             latency_ms: took.as_millis() as u32,

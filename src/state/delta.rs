@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn of_two_deltas_about_one_thing_the_greater_rest_goes_out() {
-        let (outbox, mut tells, _asks) = Outbox::open(8, std::sync::Arc::default());
+        let (outbox, mut tells) = Outbox::open(8, std::sync::Arc::default());
         let delta = |model, generation| {
             let rest = Rest { generation, until: Now::from_nanos(7), ..Rest::NONE };
             Delta { account: AccountId(1), model, rest, since: Delta::LONG_AGO }

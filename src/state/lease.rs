@@ -28,6 +28,8 @@ const SLOTS_HERE: Duration = Duration::from_millis(4_500);
 /// somebody used fewer than were set aside.
 const NO_REQUESTS: Duration = Duration::from_secs(5);
 const NO_TOKENS: Duration = Duration::from_secs(1);
+/// Horizons in a minute.
+const PER_MINUTE: u32 = (60_000_000_000 / HORIZON_NANOS) as u32;
 /// A key that was refused is not asked about again before as much has flowed in as does in this time: over its limit a
 /// busy key costs a call per 5 ms and instance, not one per request. No credit is lost by it, as long as the bucket has room.
 const AGAIN: Duration = Duration::from_millis(5);
@@ -72,6 +74,8 @@ pub(crate) struct Lease {
     slots_until: Now,
     /// Slots to have beyond those in use, as of the last call.
     spare: u32,
+    /// Less than this in hand, and it is time for more.
+    marks: (u64, u64),
     demand: Demand,
     flying: Option<Flying>,
     asks: VecDeque<Ask>,
@@ -117,6 +121,8 @@ pub(crate) enum Step {
 pub enum Turn {
     /// It was listed.
     Listed,
+    /// What it had to say has gathered for a while.
+    Later,
     /// Its lease of this end is about to lapse.
     Lapse(Now),
     /// Its slots must be renewed.
@@ -139,6 +145,7 @@ impl Lease {
             slots: 0,
             slots_until: Now::default(),
             spare: 0,
+            marks: (0, 0),
             demand: Demand::default(),
             flying: None,
             asks: VecDeque::new(),
@@ -206,31 +213,38 @@ impl Lease {
         if now < self.slots_until { self.slots } else { 0 }
     }
 
-    /// What to hold: the last 100 ms' worth, at most a quarter of the burst, and nothing when that is less than two
-    /// (whole estimates, with tokens); and the least lease of tokens that is worth having.
+    /// What to hold: the last 100 ms' worth, at most a quarter of the burst and what flows in in that time (what a burst
+    /// is spent on beyond is asked for one by one, so that none of it is left with who needs no more), and nothing when
+    /// that is less than two (whole estimates, with tokens); and the least lease of tokens that is worth having.
     fn wanted(&self, limits: &Limits, now: Now) -> ((u64, u64), u64) {
         let lately = self.demand.recent(now);
         let least = lately.mean().saturating_mul(2);
-        let requests = if limits.rpm > 0 {
-            lately.requests.min(u64::from(limits.requests_at_once()) / 4)
-        } else {
-            lately.requests
-        };
-        let tokens = if limits.tpm > 0 { lately.tokens.min(u64::from(limits.tpm) / 4) } else { 0 };
+        let most = |per_minute: u32, at_once: u32| u64::from((per_minute / PER_MINUTE).min(at_once / 4));
+        let requests = if limits.rpm > 0 { most(limits.rpm, limits.requests_at_once()) } else { u64::MAX };
+        let requests = lately.requests.min(requests);
+        let tokens = if limits.tpm > 0 { lately.tokens.min(most(limits.tpm, limits.tpm)) } else { 0 };
         if requests < 2 || (limits.tpm > 0 && tokens < least) { ((0, 0), least) } else { ((requests, tokens), least) }
     }
 
-    /// Slots to hold beyond those in use.
-    fn spare_slots(&self, limits: &Limits, now: Now) -> u32 {
-        let lately = self.demand.recent(now).requests.min(u64::from(limits.max_parallel) / 4);
+    /// Slots to hold beyond those in use: the last 100 ms' worth while there are plenty.
+    fn spare_slots(&self, limits: &Limits, running: u32, now: Now) -> u32 {
+        let most = if running > limits.max_parallel / 2 { 0 } else { limits.max_parallel / 8 };
+        let lately = self.demand.recent(now).requests.min(most.into());
         if lately < 2 { 0 } else { lately as u32 }
+    }
+
+    /// The same by the marks of the last call: a few comparisons.
+    const fn below_marks(&self, running: u32) -> bool {
+        self.requests < self.marks.0
+            || self.tokens < self.marks.1
+            || self.slots.saturating_sub(running) < self.spare.div_ceil(2)
     }
 
     /// Less than half of what it should hold.
     fn runs_low(&self, limits: &Limits, running: u32, now: Now) -> bool {
         let ((requests, tokens), _) = self.wanted(limits, now);
         let (have_requests, have_tokens) = self.in_hand(now);
-        let spare = self.spare_slots(limits, now);
+        let spare = self.spare_slots(limits, running, now);
         (limits.rpm > 0 && have_requests < requests.div_ceil(2))
             || (limits.tpm > 0 && have_tokens < tokens.div_ceil(2))
             || (limits.max_parallel > 0 && self.slots(now).saturating_sub(running) < spare.div_ceil(2))
@@ -260,7 +274,7 @@ impl Purse {
             lease.shown.0 -= Bucket::parts(one as i64);
             lease.shown.1 -= Bucket::parts(need as i64);
             *running += 1;
-            let low = lease.flying.is_none() && !lease.listed && lease.runs_low(limits, *running, now);
+            let low = lease.flying.is_none() && !lease.listed && lease.below_marks(*running);
             return (Step::Paid((limits.tpm > 0).then_some(need)), low);
         }
         // A no is remembered as what there was and when, so that who is refused costs no trip and a small ask is not
@@ -295,13 +309,15 @@ impl Purse {
         let seed = (seed(limits.rpm, &self.requests), seed(limits.tpm, &self.tokens));
         let running = self.running;
         let lease = self.lease.as_deref_mut()?;
-        if turn == Turn::Listed {
-            (lease.listed, lease.later) = (false, false);
-        }
+        // Each queue has a purse once: only its own turn there ends that.
+        lease.listed &= turn != Turn::Listed;
+        lease.later &= turn != Turn::Later;
         lease.beating &= turn != Turn::Beat;
         // Who no longer waits is not asked for: that would be a debit for nothing.
         lease.asks.retain(|ask| !ask.reply.is_closed());
-        if lease.flying.is_some() {
+        // A lease renewed since has another end, and a look of its own.
+        let renewed = matches!(turn, Turn::Lapse(until) if until != lease.until);
+        if lease.flying.is_some() || renewed {
             return None;
         }
         let held = lease.in_hand(now);
@@ -310,7 +326,7 @@ impl Purse {
         // Twice as much as is needed: the rest is for others.
         let excess = |have: u64, want: u64| if have > 2 * want { have - want } else { 0 };
         let back = (excess(held.0, want_requests), excess(held.1, want_tokens));
-        let spare = if turn == Turn::Close { 0 } else { lease.spare_slots(&limits, now) };
+        let spare = if turn == Turn::Close { 0 } else { lease.spare_slots(&limits, running, now) };
         let had = lease.slots(now);
         lease.slots = had;
         let keep = if limits.max_parallel == 0 { 0 } else { running + had.saturating_sub(running).min(spare) };
@@ -319,8 +335,8 @@ impl Purse {
             || lease.used != lease.acked
             || keep != had
             || match turn {
-                Turn::Listed => lease.runs_low(&limits, running, now),
-                Turn::Lapse(until) => lease.until == until && held != (0, 0),
+                Turn::Listed | Turn::Later => lease.runs_low(&limits, running, now),
+                Turn::Lapse(_) => held != (0, 0),
                 Turn::Beat => had > 0,
                 Turn::Close => false,
             };
@@ -330,6 +346,8 @@ impl Purse {
         lease.seq = (lease.seq + 1).max(now.as_nanos() / 1_000);
         (lease.requests, lease.tokens) = (held.0 - back.0, held.1 - back.1);
         (lease.slots, lease.spare) = (keep, spare);
+        let half = |limit: u32, wanted: u64| if limit > 0 { wanted.div_ceil(2) } else { 0 };
+        lease.marks = (half(limits.rpm, want_requests), half(limits.tpm, want_tokens));
         let asks: Vec<Ask> = lease.asks.drain(..lease.asks.len().min(ASKS)).collect();
         let call = LimitCall {
             subject: lease.subject,
@@ -422,7 +440,7 @@ impl Purse {
     /// Nobody can be asked: who waits hears so by the end of its channel.
     pub(crate) fn give_up(&mut self) {
         if let Some(lease) = self.lease.as_deref_mut() {
-            (lease.listed, lease.later) = (false, false);
+            lease.listed = false;
             lease.asks.clear();
         }
     }

@@ -126,7 +126,7 @@ fn every_row_sets_a_field_of_its_own() {
     let values = |key: &str| match key {
         "host" => "127.0.0.9",
         "admin_listen" => "127.0.0.1:1",
-        "master_key" | "dashboard_password_hash" => "secret",
+        "master_key" | "master_key_previous" | "dashboard_password_hash" => "secret",
         "rate_limit_on_redis_down" => "closed",
         "allow_open_admin" | "require_api_key" | "demo" | "dedup_cluster" => "true",
         "trusted_proxies" => "10.0.0.0/8",

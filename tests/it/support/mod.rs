@@ -4,6 +4,7 @@ pub mod client;
 pub mod cut;
 pub mod dialects;
 pub mod gateway;
+pub mod postgres;
 pub mod process;
 pub mod provider;
 pub mod redis;
