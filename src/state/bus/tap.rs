@@ -105,7 +105,7 @@ impl Bus {
         drop(ring);
     }
 
-    /// Nobody elsewhere needs our events up to `through`; unless somebody here listens, they are forgotten.
+    /// The stream has our events up to `through`; unless somebody here listens, they are forgotten.
     pub fn forget_own(&self, through: u64) {
         let mut freed = Vec::new();
         let mut ring = self.ring.lock();
