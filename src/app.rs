@@ -115,7 +115,12 @@ impl Gateway {
         let parts = Parts::new(settings, directory, store)?;
         if let Some(url) = &parts.settings.redis_url {
             // Before anything of ours could get into another deployment's.
-            control.block_on(cluster::meet(url, &parts.settings.redis_prefix, &parts.hello))?;
+            control.block_on(cluster::meet(
+                url,
+                parts.settings.redis_ca.as_deref(),
+                &parts.settings.redis_prefix,
+                &parts.hello,
+            ))?;
         }
         // Budgets must know what was spent before the first request: a restart is no refund.
         for (key, nanos) in control.block_on(parts.store.spent()).map_err(|e| e.to_string())? {

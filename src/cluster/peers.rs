@@ -17,6 +17,7 @@ use crate::state::catalog::Directory;
 use crate::state::peers::{PeerInstance, Peers};
 use redis::Value;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -94,8 +95,8 @@ struct Word {
 
 /// Says hello once, before serving: an error names what differs from the deployment whose prefix this is. A Redis that
 /// is away, slow or broken is no error; the mismatch is then found later.
-pub async fn meet(url: &Secret, prefix: &str, hello: &Hello) -> Result<(), String> {
-    let connector = Connector::new(url.reveal(), None).map_err(|e| format!("redis_url: {e}"))?;
+pub async fn meet(url: &Secret, roots: Option<&Path>, prefix: &str, hello: &Hello) -> Result<(), String> {
+    let connector = Connector::new(url.reveal(), roots).map_err(|e| format!("redis_url: {e}"))?;
     let keys = Names::new(prefix).peers();
     let word = Word { version: env!("CARGO_PKG_VERSION").into(), started_ms: hello.started_ms, catalog: 0, digest: 0 };
     let mut way = connector.way("start");

@@ -77,7 +77,7 @@ fn down(code: &str, detail: &str) -> Option<String> {
         return Some(format!("{code} {}", short(detail)));
     }
     let wrapped = detail.split([' ', '\'']).filter_map(|word| word.strip_prefix('-'));
-    wrapped.flat_map(|word| DOWN.iter().find(|&&known| known == word)).next().map(|code| (*code).to_owned())
+    wrapped.filter_map(|word| DOWN.iter().find(|&&known| known == word)).next().map(|code| (*code).to_owned())
 }
 
 /// `3999 127.0.0.1:6381`; the host may be missing, which means the one that said so.

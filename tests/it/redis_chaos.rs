@@ -59,6 +59,10 @@ impl Pair {
 
     #[track_caller]
     fn is(&self, what: &str, up: f64) {
+        let state = if up > 0.0 { "ok" } else { "down" };
+        for instance in &self.instances {
+            eventually(what, || instance.get("/healthz").json()["redis"] == state);
+        }
         for instance in &self.instances {
             eventually(what, || {
                 instance.metric("merido_redis_servers_up") >= up
