@@ -4,6 +4,7 @@
 
 mod cores;
 mod probe;
+mod signals;
 mod sweeps;
 mod ways;
 
@@ -16,7 +17,7 @@ use crate::base::{Clock, seal};
 use crate::cli::Stop;
 use crate::cluster::{self, Hello, Identity};
 use crate::config::Settings;
-use crate::proxy::{self, AccessLines, Shared, Similar};
+use crate::proxy::{self, AccessLines, Shared, Similar, Traces};
 use crate::server::{self, Permits, Tls};
 use crate::state::budgets::Budgets;
 use crate::state::bus::Bus;
@@ -25,6 +26,7 @@ use crate::state::dedup::{Dedup, Fingerprints};
 use crate::state::delta::Delta;
 use crate::state::desk::Desk;
 use crate::state::lead::Lead;
+use crate::state::ledger::Till;
 use crate::state::limiter::Limiter;
 use crate::state::logins::{Logins, Sayings};
 use crate::state::outbox::Outbox;
@@ -35,9 +37,10 @@ use crate::state::unknown_keys::UnknownKeys;
 use crate::state::usage::Usage as UsageBook;
 use crate::store::refresh::{Refresher, Sources};
 use crate::store::writer::Writer;
-use crate::store::{Store, StoreConfig, retention};
+use crate::store::{Store, StoreConfig, retention, spending};
 use crate::upstream::{self, ClientConfig};
 use cores::CoreParts;
+use signals::Signals;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -56,6 +59,8 @@ const REDIS_PATIENCE: Duration = Duration::from_millis(250);
 const REDIS_GRACE: Duration = Duration::from_secs(2);
 /// The usage writer's and the store's time at the end.
 const STORE_GRACE: Duration = Duration::from_secs(10);
+/// Usage that waits on disk while the store is away: several minutes at the highest rate of rows.
+const SPILL_MAX_BYTES: u64 = 256 << 20;
 
 /// A running gateway. Dropping it does not stop it; [`Gateway::stop`] does.
 #[derive(Debug)]
@@ -112,15 +117,10 @@ impl Gateway {
         let mut refresher =
             Refresher::new(store.clone(), Arc::clone(&directory), sources).map_err(|e| e.to_string())?;
         control.block_on(refresher.load()).map_err(|e| e.to_string())?;
-        let parts = Parts::new(settings, directory, store)?;
+        let mut parts = Parts::new(settings, directory, store)?;
         if let Some(url) = &parts.settings.redis_url {
             // Before anything of ours could get into another deployment's.
-            control.block_on(cluster::meet(
-                url,
-                parts.settings.redis_ca.as_deref(),
-                &parts.settings.redis_prefix,
-                &parts.hello,
-            ))?;
+            parts.hello.met = control.block_on(cluster::meet(&parts.cluster_config(url), &parts.hello))?;
         }
         // Budgets must know what was spent before the first request: a restart is no refund.
         for (key, nanos) in control.block_on(parts.store.spent()).map_err(|e| e.to_string())? {
@@ -191,6 +191,8 @@ struct Parts {
     limiter: Arc<Limiter>,
     /// Where limits meet the cluster; `None`: this instance is alone.
     desk: Option<Arc<Desk>>,
+    /// Where budgets do.
+    till: Option<Arc<Till>>,
     /// Live instances as last counted; before the first count what was expected.
     instances: Arc<AtomicU32>,
     /// Wakes the Redis task.
@@ -226,22 +228,22 @@ impl Parts {
         let (connect, pool_idle) = (timeouts.connect, timeouts.upstream_idle);
         let epoch = seal::random_u64().map_err(|e| e.to_string())?;
         let bell = Arc::<Bell>::default();
+        let reach = Arc::new(if settings.redis_url.is_some() { Reach::new() } else { Reach::off() });
         let instances = Arc::new(AtomicU32::new(settings.expected_instances.unwrap_or(1)));
-        let desk = settings.redis_url.is_some().then(|| {
-            Arc::new(Desk::new(Arc::clone(&bell), Arc::clone(&instances), proxy::limit_policy(&settings), epoch))
-        });
+        let (desk, till) = ways::shared_limits(&settings, &bell, &reach, &instances, epoch);
         let upstream = ClientConfig { connect, pool_idle, max_idle_per_host: MAX_IDLE_PER_HOST, tls };
         let identity = Identity { deployment: store.deployment(), data_key: store.data_key().fingerprint() };
         let lead = if settings.redis_url.is_some() { Lead::shared() } else { Lead::alone() };
         Ok(Self {
-            hello: Hello { identity, epoch, started_ms: Clock::unix_ms() },
+            hello: Hello { identity, epoch, started_ms: Clock::unix_ms(), met: false },
             retention: Arc::new(lead),
             usage: Arc::new(UsageBook::new(settings.log_rows_per_second)),
             limiter: Arc::new(desk.as_ref().map_or_else(Limiter::new, |desk| Limiter::shared(Arc::clone(desk)))),
             desk,
             bell,
             instances,
-            budgets: Arc::new(Budgets::new()),
+            budgets: Arc::new(till.as_ref().map_or_else(Budgets::new, |till| Budgets::shared(Arc::clone(till)))),
+            till,
             dedup_key: store.data_key().sub_key("dedup fingerprints").map_err(|e| e.to_string())?,
             throttle: Arc::default(),
             dedup: Dedup::new(proxy::dedup_limits(&settings)),
@@ -251,7 +253,7 @@ impl Parts {
             peers: Arc::default(),
             serving: Arc::default(),
             switch: DrainSwitch::new(),
-            reach: Arc::new(if settings.redis_url.is_some() { Reach::new() } else { Reach::off() }),
+            reach,
             epoch,
             settings,
             directory,
@@ -281,6 +283,8 @@ impl Parts {
             "retention",
             retention::run(self.store.clone(), days, bytes, Arc::clone(&self.retention), drain.clone()),
         );
+        let spending = spending::run(self.store.clone(), Arc::clone(&self.budgets), drain.clone());
+        background_tasks.spawn(&here, "spending", spending);
         if let Some(tls) = &self.tls {
             background_tasks.spawn(&here, "certificate", Arc::clone(tls).watch(drain.clone()));
         }
@@ -288,7 +292,10 @@ impl Parts {
         let writer_switch = DrainSwitch::new();
         let writer_tasks = Tasks::default();
         match Writer::new(self.store.clone(), Arc::clone(&self.usage)) {
-            Ok(writer) => writer_tasks.spawn(&here, "usage writer", writer.run(writer_switch.drain())),
+            Ok(writer) => {
+                let writer = writer.spilling(&self.settings.data_dir, SPILL_MAX_BYTES);
+                writer_tasks.spawn(&here, "usage writer", writer.run(writer_switch.drain()));
+            }
             Err(error) => {
                 let _ = ready.send(Err(error.to_string()));
                 return;
@@ -324,6 +331,17 @@ impl Parts {
         if let Some(access) = &access {
             writer_tasks.spawn(&here, "access log", Arc::clone(access).run(writer_switch.drain()));
         }
+        let traces = match Traces::new(&self.settings, instance_name(self.epoch), self.epoch) {
+            Ok(traces) => traces.map(Arc::new),
+            Err(why) => {
+                let _ = ready.send(Err(format!("otlp_endpoint: {why}")));
+                return;
+            }
+        };
+        if let Some(traces) = &traces {
+            let to = self.upstream.clone();
+            writer_tasks.spawn(&here, "traces", Arc::clone(traces).run(to, writer_switch.drain()));
+        }
         if let Some(listener) = admin_listener {
             let own = cores::OwnListener {
                 admin: Arc::clone(&admin),
@@ -352,11 +370,12 @@ impl Parts {
             limits: proxy::default_limits(&self.settings),
             no_model: Arc::from("-"),
             access,
+            traces,
             unknown: Arc::clone(&self.unknown),
             bus: live.bus,
             drain: drain.clone(),
         });
-        if let Some(cluster) = &cluster {
+        if let Some(cluster) = cluster.as_ref().filter(|_| self.hello.met) {
             // No request before the others' rests are known, unless there is nobody to ask.
             cluster.known(REDIS_PATIENCE).await;
         }
@@ -467,32 +486,6 @@ impl Parts {
                 _ = signals.next() => { tracing::warn!("second signal: ending now"); hurried = true; }
                 Some(_) = orders.recv() => { hurried = true; }
             }
-        }
-    }
-}
-
-/// TERM and INT.
-struct Signals {
-    term: Option<tokio::signal::unix::Signal>,
-    int: Option<tokio::signal::unix::Signal>,
-}
-
-impl Signals {
-    fn new() -> Self {
-        use tokio::signal::unix::{SignalKind, signal};
-        Self { term: signal(SignalKind::terminate()).ok(), int: signal(SignalKind::interrupt()).ok() }
-    }
-
-    async fn next(&mut self) -> Order {
-        async fn one(signal: &mut Option<tokio::signal::unix::Signal>) {
-            match signal {
-                Some(signal) => drop(signal.recv().await),
-                None => std::future::pending().await,
-            }
-        }
-        tokio::select! {
-            () = one(&mut self.term) => Order::Drain,
-            () = one(&mut self.int) => Order::DrainNow,
         }
     }
 }

@@ -22,3 +22,6 @@ INSERT INTO usage_days
 -- Failures by time: what people look for. All the rest is found by time alone.
 DROP INDEX request_log_status;
 CREATE INDEX request_log_failures ON request_log (time_ms) WHERE status >= 400;
+
+-- What a key has spent in all is asked for every few seconds.
+CREATE INDEX usage_days_key ON usage_days (key_id);

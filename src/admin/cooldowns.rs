@@ -139,3 +139,45 @@ const fn reason(reason: Reason) -> &'static str {
         Reason::Credentials => "credentials",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Dialect;
+    use crate::state::catalog::{Auth, BaseUrl, Model, Provider};
+    use crate::state::rest::{Cost, Penalty};
+    use std::time::Duration;
+
+    #[test]
+    fn an_operators_word_goes_out_to_the_other_instances_once() {
+        let model = Model { name: "m".into(), id: ModelId::of("m"), context: 0, max_output: 0, price: None };
+        let models = [("m".into(), Arc::new(model))].into_iter().collect();
+        let provider = Provider { name: "p".into(), dialect: Dialect::OpenAi, auth: Auth::None, http2: false, models };
+        let account = Account {
+            id: AccountId(1),
+            provider: Arc::new(provider),
+            label: "a".into(),
+            weight: 1,
+            base: BaseUrl::parse("http://localhost").unwrap(),
+            credential: None,
+        };
+        let directory = Directory::new();
+        directory.publish(Catalog::build(vec![Arc::new(account)], Vec::new()));
+        let (outbox, mut tells) = Outbox::open(8, Arc::default());
+        let rest = Duration::from_secs(60);
+        let cost = Cost { reason: Reason::Quota, named: None, base: rest, cap: rest };
+        let now = Clock::now();
+        let live = directory.live().of(AccountId(1));
+        live.punish(&Penalty::CoolAccount(cost), None, now, now);
+        live.punish(&Penalty::LockModel(cost), Some(ModelId::of("m")), now, now);
+        unlock_model(&directory, &outbox, "a", "p/m").unwrap();
+        let told = tells.take().tells;
+        assert_eq!(told.iter().map(|delta| delta.model).collect::<Vec<_>>(), [Some(ModelId::of("m"))]);
+        unlock(&directory, &outbox, "acc_0000000000000001").unwrap();
+        let told = tells.take().tells;
+        assert_eq!(told.iter().map(|delta| delta.model).collect::<Vec<_>>(), [None]);
+        assert!(told.iter().all(|delta| !delta.rest.is_live()));
+        unlock(&directory, &outbox, "a").unwrap();
+        assert!(tells.take().tells.is_empty(), "nothing rested, nothing is told");
+    }
+}

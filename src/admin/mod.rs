@@ -1,4 +1,4 @@
-//! The control plane: health, metrics, and what an operator sees and changes.
+//! The control plane: health, metrics, the dashboard, and what an operator sees and changes.
 //!
 //! Runs on the control runtime only. Whatever fails here fails for the operator; requests of the data plane go on.
 //! Below `/api/` nobody is answered, not even with 404, before the gate let them in. What changes something is written
@@ -26,6 +26,7 @@ mod repeat;
 mod routes;
 mod session;
 mod tokens;
+mod ui;
 mod usage;
 mod virtual_models;
 mod when;
@@ -155,7 +156,11 @@ impl Admin {
                 response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
                 response
             }
-            path => body::control_error(&nothing_at(path)),
+            path => match ui::file(path, request.headers()) {
+                Some(file) if get => file,
+                Some(_) => not_allowed(&["GET", "HEAD"]),
+                None => body::control_error(&nothing_at(path)),
+            },
         }
     }
 

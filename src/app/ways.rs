@@ -4,20 +4,27 @@
 
 use super::Parts;
 use crate::admin::instance_name;
+use crate::base::Secret;
 use crate::base::bell::Bell;
 use crate::base::tasks::DrainSwitch;
 use crate::cluster::{self, Cluster, ClusterConfig, Company};
+use crate::config::Settings;
+use crate::proxy;
 use crate::state::breakers::Breakers;
 use crate::state::bus::Bus;
 use crate::state::dedup::Elsewhere;
 use crate::state::delta::Delta;
+use crate::state::desk::Desk;
+use crate::state::ledger::Till;
 use crate::state::logins::Sayings;
 use crate::state::news::{Kind, Listener};
 use crate::state::outbox::Outbox;
+use crate::state::reach::Reach;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-/// Keys told, subjects spent for and asks that may wait for Redis, each; beyond, they are dropped and counted.
+/// Keys told that may wait for Redis; beyond, they are dropped and counted.
 const OUTBOX: usize = 65_536;
 /// Small messages that may wait for Redis.
 const NEWS: usize = 1024;
@@ -30,7 +37,38 @@ pub(super) struct WaysOut {
     pub(super) cluster: Option<Cluster>,
 }
 
+/// Where limits and budgets meet the cluster, if there is one.
+pub(super) fn shared_limits(
+    settings: &Settings,
+    bell: &Arc<Bell>,
+    reach: &Arc<Reach>,
+    instances: &Arc<AtomicU32>,
+    epoch: u64,
+) -> (Option<Arc<Desk>>, Option<Arc<Till>>) {
+    if settings.redis_url.is_none() {
+        return (None, None);
+    }
+    let ends = || (Arc::clone(bell), Arc::clone(reach), Arc::clone(instances));
+    let ((bell, reach, live), policy) = (ends(), proxy::limit_policy(settings));
+    let desk = Arc::new(Desk::new(bell, reach, live, policy, epoch));
+    let (bell, reach, live) = ends();
+    (Some(desk), Some(Arc::new(Till::new(bell, reach, live, epoch))))
+}
+
 impl Parts {
+    /// What it takes to find the others at `url`.
+    pub(super) fn cluster_config(&self, url: &Secret) -> ClusterConfig {
+        let settings = &self.settings;
+        ClusterConfig {
+            url: url.clone(),
+            extra_roots: settings.redis_ca.clone(),
+            prefix: settings.redis_prefix.clone(),
+            deadline: settings.redis_deadline,
+            epoch: self.epoch,
+            instance: instance_name(self.epoch).into(),
+        }
+    }
+
     /// The way to the others, if there are any: without a Redis URL nothing leaves this instance.
     pub(super) fn ways_out(
         &self,
@@ -40,11 +78,11 @@ impl Parts {
         switch: &DrainSwitch,
     ) -> Result<WaysOut, String> {
         let settings = &self.settings;
-        let (Some(url), Some(limits)) = (&settings.redis_url, &self.desk) else {
+        let (Some(url), Some(limits), Some(budgets)) = (&settings.redis_url, &self.desk, &self.till) else {
             let (outbox, breakers, elsewhere) = (Outbox::closed(), Breakers::closed(), Elsewhere::closed());
             return Ok(WaysOut { outbox, breakers, elsewhere, cluster: None });
         };
-        let (outbox, tells, asks) = Outbox::open(OUTBOX, Arc::clone(&bell));
+        let (outbox, tells) = Outbox::open(OUTBOX, Arc::clone(&bell));
         // What is not kept at all is not shared either.
         let (elsewhere, answers) = match settings.dedup_ttl {
             Duration::ZERO => (Elsewhere::closed(), None),
@@ -53,16 +91,9 @@ impl Parts {
                 (elsewhere, Some(ends))
             }
         };
-        let config = ClusterConfig {
-            url: url.clone(),
-            extra_roots: settings.redis_ca.clone(),
-            prefix: settings.redis_prefix.clone(),
-            deadline: settings.redis_deadline,
-            epoch: self.epoch,
-            instance: instance_name(self.epoch).into(),
-        };
+        let config = self.cluster_config(url);
         let (breakers, breaker_calls) = Breakers::open(OUTBOX, Arc::clone(&bell));
-        let (herald, news, _) = Outbox::open(NEWS, Arc::clone(&bell));
+        let (herald, news) = Outbox::open(NEWS, Arc::clone(&bell));
         self.store.tell_of_changes(herald);
         let changed = self.store.bell();
         let company = Company {
@@ -80,15 +111,19 @@ impl Parts {
             reach: Arc::clone(&self.reach),
             directory: Arc::clone(&self.directory),
             tells,
-            asks,
             breakers: breaker_calls,
             news,
             listeners: vec![Listener::new(Kind::CATALOG, move |_| changed.notify_one())],
             bus: Arc::clone(bus),
             instances: Arc::clone(&self.instances),
             limits: Arc::clone(limits),
+            budgets: Arc::clone(budgets),
             company,
         };
         Ok(WaysOut { outbox, breakers, elsewhere, cluster: Some(Cluster::start(&config, shared)?) })
     }
 }
+
+#[cfg(test)]
+#[path = "ways_tests.rs"]
+mod tests;

@@ -233,12 +233,18 @@ metrics! {
     tls_errors: Counter = "merido_tls_handshake_errors_total";
     /// Access lines lost because their queue was full.
     access_lines_dropped: Counter = "merido_access_lines_dropped_total";
+    /// Spans of traced requests, by whether the collector took them.
+    spans_sent: Counter = "merido_trace_spans_total" {"outcome=\"sent\""};
+    /// Spans of traced requests, by whether the collector took them.
+    spans_dropped: Counter = "merido_trace_spans_total" {"outcome=\"dropped\""};
     /// Request-log rows written.
     log_rows: Counter = "merido_log_rows_total";
     /// Request-log rows sampled away above `MERIDO_LOG_ROWS_PER_SECOND` (usage totals stay exact).
     log_rows_sampled: Counter = "merido_log_rows_sampled_total";
     /// Request-log rows lost because their queue was full.
     log_rows_dropped: Counter = "merido_log_rows_dropped_total";
+    /// Request-log rows written to the spill file because the store was away.
+    log_rows_spilled: Counter = "merido_log_rows_spilled_total";
     /// Store transactions that failed.
     store_errors: Counter = "merido_store_errors_total";
     /// Store calls made while answering a data-plane request: stays 0.
@@ -381,3 +387,7 @@ mod tests {
         assert_eq!(series.len(), all);
     }
 }
+
+#[cfg(test)]
+#[path = "metrics_docs.rs"]
+mod docs;

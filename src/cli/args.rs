@@ -42,6 +42,14 @@ pub enum Command {
     Check,
     /// Bring the store up to this version
     Migrate,
+    /// Seal the store under a new master key: MERIDO_MASTER_KEY, or one made in the place of the key file
+    RotateMasterKey,
+    /// Move the embedded store, whole, to an empty PostgreSQL database. Stop the gateway first
+    MoveStore {
+        /// postgres://user:password@host/database; `-` reads it from stdin
+        #[arg(long, value_name = "URL")]
+        to: String,
+    },
     /// Ask the gateway of these settings whether it is well; for container engines
     #[command(hide = true)]
     Healthcheck,

@@ -29,27 +29,30 @@ pub(super) async fn check(settings: &Settings, out: &mut dyn Write) -> std::resu
         bad += 1;
     }
     match store(settings).await {
-        Ok((version, directory)) => {
-            writeln!(out, "ok    store in {} (version {version})", settings.data_dir.display())?;
+        Ok((place, version, directory)) => {
+            writeln!(out, "ok    store in {place} (version {version})")?;
             writeln!(out, "ok    master key")?;
             for line in catalog(&directory) {
                 writeln!(out, "{line}")?;
             }
         }
         Err(error) => {
-            writeln!(out, "bad   store in {}: {error}", settings.data_dir.display())?;
+            match settings.database_url {
+                Some(_) => writeln!(out, "bad   store in MERIDO_DATABASE_URL: {error}")?,
+                None => writeln!(out, "bad   store in {}: {error}", settings.data_dir.display())?,
+            }
             bad += 1;
         }
     }
     if bad > 0 { Err(Stop::failure(format!("{bad} thing(s) to mend"))) } else { Ok(()) }
 }
 
-async fn store(settings: &Settings) -> Result<(u32, Arc<Directory>)> {
+async fn store(settings: &Settings) -> Result<(String, u32, Arc<Directory>)> {
     let store = Store::open(&StoreConfig::from(settings))?;
-    let version = store.schema_version().await?;
+    let (place, version) = (store.place(), store.schema_version().await?);
     let directory = Arc::new(Directory::new());
     Refresher::new(store, Arc::clone(&directory), Sources::from(settings))?.load().await?;
-    Ok((version, directory))
+    Ok((place, version, directory))
 }
 
 fn catalog(directory: &Directory) -> Vec<String> {

@@ -7,6 +7,7 @@
 mod args;
 mod check;
 mod healthcheck;
+mod noted;
 mod print;
 mod run;
 

@@ -1,6 +1,7 @@
 //! What each command does.
 
 use super::args::{AddModel, AddProvider, CreateKey, CreateToken};
+use super::noted::noted;
 use super::print::{listing, object, time};
 use super::{Command, Keys, Models, Providers, Stop, Tokens, check, healthcheck};
 use crate::base::ids::BadId;
@@ -8,7 +9,7 @@ use crate::base::{Clock, Dialect, Secret, seal};
 use crate::config::{RouteSpec, Settings, TargetSpec};
 use crate::store::rows::{CustomProvider, KeySpec, NewAccount, Scope, usual_auth};
 use crate::store::validate;
-use crate::store::{Store, StoreConfig};
+use crate::store::{self, Rotated, Store, StoreConfig};
 use argon2::password_hash::{PasswordHasher as _, SaltString};
 use serde_json::{Value, json};
 use std::io::{BufRead, Write};
@@ -31,11 +32,39 @@ pub async fn run(
             let version = open()?.schema_version().await?;
             Ok(writeln!(out, "the store is at version {version}")?)
         }
+        Command::RotateMasterKey => rotate(settings, out).await,
+        Command::MoveStore { to } => move_to(settings, to, input, out).await,
         Command::Providers(command) => providers(command, &open()?, input, out).await,
         Command::Keys(command) => keys(command, &open()?, out).await,
         Command::Models(command) => models(command, &open()?, out).await,
         Command::Tokens(command) => tokens(command, &open()?, out).await,
     }
+}
+
+async fn rotate(settings: &Settings, out: &mut dyn Write) -> Result<(), Stop> {
+    Ok(match store::rotate_master_key(&StoreConfig::from(settings)).await? {
+        Rotated::Given => writeln!(
+            out,
+            "the store is sealed under MERIDO_MASTER_KEY now; once every instance starts with it, drop the old key"
+        )?,
+        Rotated::Already => writeln!(
+            out,
+            "the store is sealed under MERIDO_MASTER_KEY already; to change it, set the new key there and the old \
+             one in MERIDO_MASTER_KEY_PREVIOUS"
+        )?,
+        Rotated::File(path) => writeln!(out, "the store is sealed under a new master key, kept in {}", path.display())?,
+    })
+}
+
+async fn move_to(settings: &Settings, to: String, input: &mut dyn BufRead, out: &mut dyn Write) -> Result<(), Stop> {
+    let url = Secret::new(if to == "-" { line(input)? } else { to });
+    let config = StoreConfig { database_url: None, ..StoreConfig::from(settings) };
+    let moved = store::move_store(&config, &url).await?;
+    for (table, rows) in moved.iter().filter(|(_, rows)| *rows > 0) {
+        writeln!(out, "{rows:>12}  {table}")?;
+    }
+    let key = if settings.master_key.is_some() { "" } else { " and MERIDO_MASTER_KEY (the content of the key file)" };
+    Ok(writeln!(out, "moved; start with MERIDO_DATABASE_URL{key} set. The old file was left as it is")?)
 }
 
 async fn providers(
@@ -47,6 +76,8 @@ async fn providers(
     match command {
         Providers::Add(add) => {
             let added = store.add_account(new_account(add, input)?).await?;
+            let detail = json!({ "provider": added.provider, "label": added.label });
+            noted(store, "account.create", added.id, detail).await;
             Ok(writeln!(out, "added {} ({} @{})", added.id, added.provider, added.label)?)
         }
         Providers::List(list) => {
@@ -69,6 +100,7 @@ async fn providers(
         }
         Providers::Remove { id } => {
             store.remove_account(id_of(&id, "acc")?).await?;
+            noted(store, "account.remove", &id, json!({})).await;
             Ok(writeln!(out, "removed {id}")?)
         }
     }
@@ -102,6 +134,7 @@ async fn keys(command: Keys, store: &Store, out: &mut dyn Write) -> Result<(), S
         Keys::Create(create) => {
             let as_json = create.json;
             let made = store.create_key(key_spec(create)?).await?;
+            noted(store, "key.create", made.info.id, json!({ "name": made.info.spec.name })).await;
             let (id, name, key) = (made.info.id.to_string(), made.info.spec.name, made.plain.reveal());
             if as_json {
                 return object(out, &json!({ "id": id, "name": name, "key": key }));
@@ -134,6 +167,7 @@ async fn keys(command: Keys, store: &Store, out: &mut dyn Write) -> Result<(), S
         }
         Keys::Revoke { id } => {
             store.revoke_key(id_of(&id, "key")?).await?;
+            noted(store, "key.revoke", &id, json!({})).await;
             Ok(writeln!(out, "revoked {id}")?)
         }
     }
@@ -157,6 +191,7 @@ async fn models(command: Models, store: &Store, out: &mut dyn Write) -> Result<(
         Models::Add(add) => {
             let spec = route(add)?;
             let id = store.add_virtual_model(&spec).await?;
+            noted(store, "virtual_model.create", id, json!({ "name": spec.name })).await;
             Ok(writeln!(out, "added {} ({id})", spec.name)?)
         }
         Models::List(list) => {
@@ -184,6 +219,7 @@ async fn models(command: Models, store: &Store, out: &mut dyn Write) -> Result<(
                 return Err(Stop::failure(format!("there is no virtual model `{name}`")));
             };
             store.remove_virtual_model(row.model.id).await?;
+            noted(store, "virtual_model.remove", row.model.id, json!({ "name": name })).await;
             Ok(writeln!(out, "removed {name}")?)
         }
     }
@@ -222,6 +258,7 @@ async fn tokens(command: Tokens, store: &Store, out: &mut dyn Write) -> Result<(
         Tokens::Create(CreateToken { name, scope, ttl_seconds, json: as_json }) => {
             let scope = Scope::from_name(&scope).ok_or_else(|| Stop::usage("--scope: admin, write or read"))?;
             let (token, plain) = store.create_token(&name, scope, ttl_seconds.map(expiry)).await?;
+            noted(store, "token.create", token.id, json!({ "name": name, "scope": scope.name() })).await;
             let (id, plain) = (token.id.to_string(), plain.reveal());
             if as_json {
                 return object(out, &json!({ "id": id, "name": name, "token": plain }));
@@ -248,6 +285,7 @@ async fn tokens(command: Tokens, store: &Store, out: &mut dyn Write) -> Result<(
         }
         Tokens::Revoke { id } => {
             store.revoke_token(id_of(&id, "tok")?).await?;
+            noted(store, "token.revoke", &id, json!({})).await;
             Ok(writeln!(out, "revoked {id}")?)
         }
     }

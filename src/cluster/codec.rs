@@ -4,14 +4,14 @@
 //! (`{…}`): one tag per limited thing or account, never one for the whole prefix. Messages carry a version and *remaining*
 //! milliseconds, never a wall time; kinds and versions that are not known are skipped and counted.
 
-use crate::base::{AccountId, ModelId};
+use crate::base::{AccountId, KeyId, ModelId};
+use crate::state::subject::{Net, Subject};
 
 /// Lists of accounts that rests are remembered of; each in a slot of its own.
 pub(super) const SHARDS: u64 = 16;
 
 /// The field of an account's own rest in its table.
 pub(super) const WHOLE: &str = "account";
-use crate::state::subject::{Net, Subject};
 
 /// Names below one prefix.
 #[derive(Clone, Debug)]
@@ -82,6 +82,11 @@ impl Names {
         .into_bytes()
     }
 
+    /// What a key has spent.
+    pub(super) fn budget(&self, key: KeyId) -> Vec<u8> {
+        format!("{}:{{k{}}}:budget", self.prefix, key.0).into_bytes()
+    }
+
     /// What a probe writes to; its own slot.
     pub(super) fn probe(&self) -> Vec<u8> {
         format!("{}:probe", self.prefix).into_bytes()
@@ -123,11 +128,11 @@ pub(super) fn field(model: Option<ModelId>) -> String {
     model.map_or_else(|| WHOLE.to_owned(), |model| format!("{:016x}", model.0))
 }
 
-/// What [`field`] made; `None`: nothing of ours.
-pub(super) fn model(field: &[u8]) -> Option<Option<ModelId>> {
+/// What [`field`] was made of; an error: nothing of ours.
+pub(super) fn model(field: &[u8]) -> Result<Option<ModelId>, ()> {
     if field == WHOLE.as_bytes() {
-        return Some(None);
+        return Ok(None);
     }
-    let hex = std::str::from_utf8(field).ok().filter(|hex| hex.len() == 16)?;
-    u64::from_str_radix(hex, 16).ok().map(|n| Some(ModelId(n)))
+    let hex = std::str::from_utf8(field).ok().filter(|hex| hex.len() == 16).ok_or(())?;
+    u64::from_str_radix(hex, 16).map(|n| Some(ModelId(n))).map_err(drop)
 }

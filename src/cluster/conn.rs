@@ -8,6 +8,7 @@ use crate::base::metrics::METRICS;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, Value};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -85,10 +86,11 @@ impl Conn {
 
     /// Asks whether it is alive, without borrowing it meanwhile.
     pub(super) fn ping(&self, deadline: Duration) -> impl Future<Output = bool> + Send + use<> {
-        let mut connection = self.connection.clone();
+        let (mut connection, target) = (self.connection.clone(), Arc::clone(&self.target));
         async move {
             let ping = redis::cmd("PING");
-            matches!(within(deadline, connection.send_packed_command(&ping)).await, Some(Ok(_)))
+            !target.alone.load(Ordering::Acquire)
+                && matches!(within(deadline, connection.send_packed_command(&ping)).await, Some(Ok(_)))
         }
     }
 
@@ -102,6 +104,9 @@ impl Conn {
             return Err(Broken::Lost("the connection was closed".to_owned()));
         }
         self.spoilt = true;
+        if self.target.alone.load(Ordering::Acquire) {
+            return Err(Broken::Unfit("it is another deployment's".to_owned()));
+        }
         let sent = within(deadline, self.connection.send_packed_commands(pipeline, 0, count)).await;
         match sent {
             Some(Ok(values)) if values.len() == count => {

@@ -33,7 +33,6 @@ struct Inner {
     target: Arc<Target>,
     tls: Option<Arc<rustls::ClientConfig>>,
     servers: Mutex<Vec<Server>>,
-    alone: Arc<AtomicBool>,
 }
 
 /// The way to a connection of one's own, again and again.
@@ -65,21 +64,24 @@ pub(super) struct Message {
 impl Connector {
     /// To the Redis at `url`. Connects to nothing yet. Errors do not quote the URL.
     pub(super) fn new(url: &str, extra_roots: Option<&Path>) -> Result<Self, String> {
-        let target = Target::parse(url)?;
+        Self::of(Target::parse(url)?, extra_roots)
+    }
+
+    /// The same, whose connections can't be had and break while `alone` is set.
+    pub(super) fn guarded(url: &str, extra_roots: Option<&Path>, alone: &Arc<AtomicBool>) -> Result<Self, String> {
+        let mut target = Target::parse(url)?;
+        target.alone = Arc::clone(alone);
+        Self::of(target, extra_roots)
+    }
+
+    /// Whether this instance must keep away, whoever answers there.
+    pub(super) fn alone(&self) -> &AtomicBool {
+        &self.target().alone
+    }
+
+    fn of(target: Target, extra_roots: Option<&Path>) -> Result<Self, String> {
         let tls = if target.tls { Some(tls_config(extra_roots)?) } else { None };
-        Ok(Self(Arc::new(Inner { target: Arc::new(target), tls, servers: Mutex::default(), alone: Arc::default() })))
-    }
-
-    /// To the same, with pools of its own (for another thread's connections); kept away when this one is.
-    pub(super) fn beside(&self) -> Self {
-        let Inner { target, tls, alone, .. } = &*self.0;
-        let (target, alone) = (Arc::clone(target), Arc::clone(alone));
-        Self(Arc::new(Inner { target, tls: tls.clone(), servers: Mutex::default(), alone }))
-    }
-
-    /// Whether this instance must keep away, whoever answers there: ways end nowhere meanwhile.
-    pub(super) fn alone(&self) -> &Arc<AtomicBool> {
-        &self.0.alone
+        Ok(Self(Arc::new(Inner { target: Arc::new(target), tls, servers: Mutex::default() })))
     }
 
     /// The way to connections of their own for `role` (a word for the log).
@@ -164,7 +166,7 @@ impl Way {
             }
         }
         tokio::time::sleep(now.until(self.not_before)).await;
-        while self.connector.alone().load(Ordering::Acquire) {
+        while self.connector.target().alone.load(Ordering::Acquire) {
             tokio::time::sleep(LOOK).await;
         }
     }

@@ -192,3 +192,7 @@ fn hidden(key: &[u8; 32], net: Net) -> String {
     };
     hash.to_hex()[..24].to_owned()
 }
+
+#[cfg(test)]
+#[path = "counts_tests.rs"]
+mod tests;

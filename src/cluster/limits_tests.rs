@@ -19,20 +19,24 @@ use tokio::sync::oneshot::error::TryRecvError;
 pub(super) const KEY: Subject = Subject::Key(KeyId(7));
 /// The server's clock at `START` of ours, in microseconds.
 const EPOCH: u64 = 1_800_000_000_000_000;
-pub(super) const START: Now = Now::from_nanos(3_600_000_000_000);
+pub(in crate::cluster) const START: Now = Now::from_nanos(3_600_000_000_000);
 
 /// One instance without a task: rounds are made by hand, time is told.
 pub(super) struct Instance {
     pub(super) limiter: Limiter,
     pub(super) part: Limits,
     pub(super) desk: Arc<Desk>,
+    reach: Arc<Reach>,
 }
 
 impl Instance {
     pub(super) fn new(policy: Policy, live: &Arc<AtomicU32>, epoch: u64) -> Self {
-        let desk = Arc::new(Desk::new(Arc::<Bell>::default(), Arc::clone(live), policy, epoch));
+        let reach = Arc::new(Reach::new());
+        reach.set(true, None, START);
+        let desk = Desk::new(Arc::<Bell>::default(), Arc::clone(&reach), Arc::clone(live), policy, epoch);
+        let desk = Arc::new(desk);
         let part = Limits::new(Names::new("t"), Arc::clone(&desk));
-        Self { limiter: Limiter::shared(Arc::clone(&desk)), part, desk }
+        Self { limiter: Limiter::shared(Arc::clone(&desk)), part, desk, reach }
     }
 
     /// What its next round holds.
@@ -51,12 +55,12 @@ impl Instance {
     }
 }
 
-pub(super) fn server_clock(now: Now) -> u64 {
+pub(in crate::cluster) fn server_clock(now: Now) -> u64 {
     EPOCH + now.micros_since(START)
 }
 
 /// The calls as a server would see them whose clock is there: the script takes it for its last argument.
-pub(super) fn at(calls: &[Call], clock: u64) -> Vec<Call> {
+pub(in crate::cluster) fn at(calls: &[Call], clock: u64) -> Vec<Call> {
     calls.iter().cloned().map(|call| call.arg(clock)).collect()
 }
 
@@ -101,7 +105,6 @@ impl World {
             assert!(!matches!(answer, Err(call::Fault::Refused(_))), "{answer:?}");
         }
         self.instances[of].settle(answers, self.now);
-        self.instances[of].desk.set_up(true);
         count
     }
 
@@ -129,7 +132,7 @@ impl World {
 }
 
 /// A way to `server` that is open.
-pub(super) fn linked(server: &RedisServer, runtime: &tokio::runtime::Runtime) -> Link {
+pub(in crate::cluster) fn linked(server: &RedisServer, runtime: &tokio::runtime::Runtime) -> Link {
     let connector = Connector::new(&server.url(), None).unwrap();
     let mut link =
         Link::new(connector, "test", Names::new("t").probe(), Duration::from_secs(10), Arc::new(Reach::new()));
@@ -426,8 +429,9 @@ fn while_redis_is_away_the_policy_decides_and_nobody_waits() {
     let admitted = |policy| {
         let mut one = Instance::new(policy, &live, 1);
         let waiting = one.ask(&limits, 0, START);
+        let Taken::Later(waiting) = waiting else { panic!("while it is there one waits") };
+        one.reach.set(false, Some("gone"), START);
         assert!(one.gather(START, false).is_empty(), "nothing is sent");
-        let Taken::Later(waiting) = waiting else { panic!("before the first word one waits") };
         let mut got = vec![word(waiting, START).outcome];
         for _ in 0..30 {
             let Taken::Now(decision) = one.ask(&limits, 0, START) else { panic!("somebody waits") };
@@ -451,4 +455,30 @@ fn while_redis_is_away_the_policy_decides_and_nobody_waits() {
     let (none, why, _) = admitted(Policy::Closed);
     assert_eq!((none, why), (0, Some(Which::Away)));
     live.store(4, Ordering::Relaxed);
+}
+
+#[test]
+fn settlements_of_a_busy_key_gather() {
+    let mut world = World::new(2);
+    let limits = Limited { rpm: 600_000, burst: 20_000, tpm: 60_000_000, max_parallel: 0 };
+    let (mut waited, mut offered) = (0, 0);
+    for _ in 0..3_000 {
+        for of in 0..2 {
+            offered += 1;
+            let taken = world.instances[of].ask(&limits, 300, world.now);
+            waited += u32::from(matches!(taken, Taken::Later(_)));
+            let decision = match taken {
+                Taken::Now(decision) => decision,
+                Taken::Later(waiting) => {
+                    world.round(of, None);
+                    word(waiting, world.now)
+                }
+            };
+            decision.outcome.unwrap().settle(1, 100, world.now);
+            world.round(of, None);
+        }
+        world.pass(1);
+    }
+    assert!(waited * 20 < offered, "{waited} of {offered} waited");
+    assert!(world.calls * 10 < offered as usize, "{} calls for {offered} requests", world.calls);
 }

@@ -8,6 +8,7 @@
 
 #![allow(dead_code, reason = "parts of it are being built")]
 
+mod budgets;
 mod call;
 mod codec;
 mod conn;
@@ -31,11 +32,12 @@ mod slots;
 mod subscribe;
 mod task;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod url;
 mod values;
 mod wire;
 
+use budgets::Budgets;
 use call::{Answer, Call};
 use codec::Names;
 use connector::Connector;
@@ -63,19 +65,22 @@ use crate::state::dedup::Ends;
 use crate::state::delta::Delta;
 use crate::state::desk::Desk;
 use crate::state::lead::Lead;
+use crate::state::ledger::Till;
 use crate::state::logins::Sayings;
 use crate::state::news::{Listener, News};
-use crate::state::outbox::{Asks, Tells};
+use crate::state::outbox::Tells;
 use crate::state::peers::Peers;
 use crate::state::reach::Reach;
 use crate::state::unknown_keys::UnknownKeys;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 use tokio::runtime::Builder;
 
+/// The role of the shared rounds' connection.
+const ROUNDS: &str = "rounds";
 /// A round with large values has four deadlines, and so long at least.
 const VALUES_AT_LEAST: Duration = Duration::from_millis(100);
 
@@ -109,10 +114,10 @@ pub struct Shared {
     pub directory: Arc<Directory>,
     /// What gathered to be told and spent.
     pub tells: Tells<Delta>,
-    /// Who waits for an answer.
-    pub asks: Asks,
     /// Where limits are asked about and leased.
     pub limits: Arc<Desk>,
+    /// Where budgets are.
+    pub budgets: Arc<Till>,
     /// What breakers count and claim.
     pub breakers: BreakerCalls,
     /// Small messages on their way out.
@@ -121,7 +126,7 @@ pub struct Shared {
     pub listeners: Vec<Listener>,
     /// Live events.
     pub bus: Arc<Bus>,
-    /// Live instances as last counted, this one included; 0: never counted. Outlives an outage.
+    /// Live instances as last counted, this one included; what was put in before any was. An outage leaves it as it is.
     pub instances: Arc<AtomicU32>,
     /// What instances know of each other, count and keep together.
     pub company: Company,
@@ -158,30 +163,31 @@ impl Cluster {
     /// can't be read or when there is no thread to be had.
     pub fn start(config: &ClusterConfig, shared: Shared) -> Result<Self, String> {
         // A pool for each thread: connections belong to the one that opened them.
-        let connect = || {
-            Connector::new(config.url.reveal(), config.extra_roots.as_deref()).map_err(|e| format!("redis_url: {e}"))
-        };
+        let wrong = |e: String| format!("redis_url: {e}");
+        let alone = Arc::new(AtomicBool::new(!shared.company.hello.met));
+        let (url, roots) = (config.url.reveal(), config.extra_roots.as_deref());
+        let guarded = || Connector::guarded(url, roots, &alone).map_err(wrong);
         let no_key = |e: SealError| e.to_string();
         let (names, epoch) = (Names::new(&config.prefix), config.epoch);
-        let Shared { bell, drain, reach, directory, tells, asks: _asks, breakers, news, .. } = shared;
+        let Shared { bell, drain, reach, directory, tells, breakers, news, .. } = shared;
         let Company { hello, peers, retention, logins, unknown, answers, key } = shared.company;
         let hidden = key.sub_key("addresses in redis").map_err(no_key)?;
         let progress = Arc::new(Progress::new());
-        let connector = connect()?;
-        let (alone, beside) = (Arc::clone(connector.alone()), connector.beside());
+        let connector = Connector::new(url, roots).map_err(wrong)?;
         let listening = Listening {
-            way: connector.way("subscription"),
+            way: guarded()?.way("subscription"),
             channel: names.news(),
             ear: Ear { epoch, directory: Arc::clone(&directory), listeners: shared.listeners },
             progress: Arc::clone(&progress),
             bell: Arc::clone(&bell),
         };
-        let link = Link::new(connector, "rounds", names.probe(), config.deadline, reach);
+        let link = Link::new(connector, ROUNDS, names.probe(), config.deadline, reach);
         let view = View { directory: Arc::clone(&directory), peers, instances: shared.instances };
         let parts: Vec<Box<dyn Part>> = vec![
             // Keeps the door: first of all.
             Box::new(Heartbeat::new(&names, hello, view, Arc::clone(&alone))),
             Box::new(Limits::new(names.clone(), shared.limits)),
+            Box::new(Budgets::new(names.clone(), shared.budgets)),
             Box::new(Rests::new(names.clone(), epoch, directory, tells, breakers, Arc::clone(&progress))),
             Box::new(NewsOut::new(names.clone(), epoch, news)),
             Box::new(LoginCounts::new(names.clone(), hidden, epoch, logins)),
@@ -190,14 +196,14 @@ impl Cluster {
         ];
         let mut threads = Vec::new();
         let instance = Arc::clone(&config.instance);
-        let events = events::start(beside, names.clone(), shared.bus, instance, drain.clone());
+        let events = events::start(guarded()?, names.clone(), shared.bus, instance, drain.clone());
         threads.push(events.map_err(|e| e.to_string())?);
         if let Some(ends) = answers {
             let deadline = (config.deadline * 4).max(VALUES_AT_LEAST);
             let answers = Answers::new(key.child("dedup values").map_err(no_key)?, &config.prefix);
-            let link = Link::new(connect()?, "values", names.probe(), deadline, Arc::default());
+            let link = Link::new(guarded()?, "values", names.probe(), deadline, Arc::default());
             let values = Values::new(link, names, answers, ends, epoch);
-            threads.push(thread("redis-values", values.run(alone, drain.clone()))?);
+            threads.push(thread("redis-values", values.run(Arc::clone(&alone), drain.clone()))?);
         }
         let rounds = async move {
             let here = tokio::runtime::Handle::current();
@@ -253,6 +259,9 @@ trait Part: Send {
 
     /// Redis came back, or was reached for the first time: what it holds may be empty or old.
     fn returned(&mut self, _now: Now) {}
+
+    /// It was tried, and nobody is there.
+    fn unreachable(&mut self) {}
 
     /// Why Redis must not be used by anybody but this part, though it may be there: until that ends all other parts are
     /// served as if it were away. Looked at after each round.

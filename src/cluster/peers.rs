@@ -9,15 +9,13 @@
 use super::call::{Answer, Fault, Script, script};
 use super::codec::Names;
 use super::connector::Connector;
-use super::{Part, Round};
+use super::{ClusterConfig, Part, Round};
 use crate::base::Now;
-use crate::base::Secret;
 use crate::base::metrics::METRICS;
 use crate::state::catalog::Directory;
 use crate::state::peers::{PeerInstance, Peers};
 use redis::Value;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -50,6 +48,8 @@ pub struct Hello {
     pub epoch: u64,
     /// When it started, Unix milliseconds.
     pub started_ms: u64,
+    /// The prefix was found to be ours, at start.
+    pub met: bool,
 }
 
 /// Where what is known of the others is read and published.
@@ -93,24 +93,25 @@ struct Word {
     digest: u64,
 }
 
-/// Says hello once, before serving: an error names what differs from the deployment whose prefix this is. A Redis that
-/// is away, slow or broken is no error; the mismatch is then found later.
-pub async fn meet(url: &Secret, roots: Option<&Path>, prefix: &str, hello: &Hello) -> Result<(), String> {
-    let connector = Connector::new(url.reveal(), roots).map_err(|e| format!("redis_url: {e}"))?;
-    let keys = Names::new(prefix).peers();
+/// Says hello once, before serving: whether the prefix is ours. An error names what differs from the deployment whose it
+/// is. A Redis that is away, slow or broken is no error; a mismatch is then found later.
+pub async fn meet(config: &ClusterConfig, hello: &Hello) -> Result<bool, String> {
+    let connector =
+        Connector::new(config.url.reveal(), config.extra_roots.as_deref()).map_err(|e| format!("redis_url: {e}"))?;
+    let keys = Names::new(&config.prefix).peers();
     let word = Word { version: env!("CARGO_PKG_VERSION").into(), started_ms: hello.started_ms, catalog: 0, digest: 0 };
     let mut way = connector.way("start");
-    let Ok(mut conn) = tokio::time::timeout(FIRST, way.connection(&keys[0])).await else { return Ok(()) };
-    let Ok(answers) = conn.round(&[beat(&keys, hello, &word)], FIRST).await else { return Ok(()) };
+    let Ok(mut conn) = tokio::time::timeout(FIRST, way.connection(&keys[0])).await else { return Ok(false) };
+    let Ok(answers) = conn.round(&[beat(&keys, hello, &word)], FIRST).await else { return Ok(false) };
     match answers.into_iter().next().and_then(Result::ok).and_then(Heard::read) {
-        Some(Heard::Owner(owner)) => Err(differs(prefix, &hello.identity, &owner)),
-        _ => Ok(()),
+        Some(Heard::Owner(owner)) => Err(differs(&config.prefix, &hello.identity, &owner)),
+        Some(Heard::Instances(_)) => Ok(true),
+        None => Ok(false),
     }
 }
 
 impl Heartbeat {
     pub(super) fn new(names: &Names, hello: Hello, view: View, alone: Arc<AtomicBool>) -> Self {
-        alone.store(true, Ordering::Release);
         Self {
             keys: names.peers(),
             hello,
@@ -124,7 +125,18 @@ impl Heartbeat {
     }
 
     fn stands(&mut self, standing: Standing) {
-        self.alone.store(!matches!(standing, Standing::Ours), Ordering::Release);
+        match (&self.standing, &standing) {
+            (Standing::Theirs(_), Standing::Theirs(_)) => {}
+            (_, Standing::Theirs(why)) => tracing::error!(%why, "redis is not used: this instance serves alone"),
+            (Standing::Theirs(_), Standing::Ours) => tracing::info!("the redis prefix is free: redis is used again"),
+            _ => {}
+        }
+        match standing {
+            Standing::Ours => self.alone.store(false, Ordering::Release),
+            Standing::Theirs(_) => self.alone.store(true, Ordering::Release),
+            // A lost connection is no reason to give up the others' connections.
+            Standing::Unknown => {}
+        }
         self.standing = standing;
     }
 
@@ -267,7 +279,9 @@ fn differs(prefix: &str, ours: &Identity, owner: &str) -> String {
     let mine = ours.text();
     let (mine, theirs): (Vec<&str>, Vec<&str>) = (mine.split(' ').collect(), owner.split(' ').collect());
     let mut what = Vec::new();
-    if let ([_, our_id, our_key], [_, id, key]) = (&mine[..], &theirs[..]) {
+    if let ([form, our_id, our_key], [their_form, id, key]) = (&mine[..], &theirs[..])
+        && form == their_form
+    {
         if our_id != id {
             what.push(format!("the deployment id (theirs {id}, ours {our_id})"));
         }
@@ -282,4 +296,48 @@ fn differs(prefix: &str, ours: &Identity, owner: &str) -> String {
          (MERIDO_DATABASE_URL) and MERIDO_MASTER_KEY; separate deployments need a MERIDO_REDIS_PREFIX each",
         what.join(" and ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_refused_is_told_which_of_the_two_differs() {
+        let ours = Identity { deployment: 1, data_key: [7; 8] };
+        let id = Identity { deployment: 2, ..ours };
+        let key = Identity { data_key: [8; 8], ..ours };
+        let said = |owner: &str| differs("p", &ours, owner);
+        assert!(
+            said(&id.text()).contains("the deployment id (theirs 0000000000000002")
+                && !said(&id.text()).contains("data key")
+        );
+        assert!(
+            said(&key.text()).contains("the data key (fingerprint theirs 08")
+                && !said(&key.text()).contains("deployment id (")
+        );
+        assert!(said("2 something new").contains("the form of its mark"));
+    }
+
+    #[test]
+    fn a_beats_answer_is_read_or_left_and_never_trusted() {
+        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let word = r#"{"version":"9","started_ms":5,"catalog":3,"digest":4,"added_later":true}"#;
+        let answer = [Value::Int(1), text("000000000000000a"), Value::Int(20), text(word)];
+        let odd = [text("not hex"), Value::Int(1), text(""), text("0b"), Value::Int(1), text("{}")];
+        let Some(Heard::Instances(seen)) = Heard::read(Value::Array([answer.to_vec(), odd.to_vec()].concat())) else {
+            panic!("not read");
+        };
+        assert_eq!(seen.len(), 2, "one has no name, one has a word that can't be read");
+        assert_eq!(
+            (seen[0].0, seen[0].1, seen[0].2.as_ref().map(|word| word.digest)),
+            (10, Duration::from_millis(20), Some(4))
+        );
+        assert!(seen[1].2.is_none());
+        for nonsense in
+            [Value::Nil, Value::Array(vec![]), Value::Array(vec![Value::Int(7)]), Value::Array(vec![Value::Int(0)])]
+        {
+            assert!(Heard::read(nonsense).is_none());
+        }
+    }
 }

@@ -152,7 +152,9 @@ impl Rests {
         }
         let batch = std::mem::take(&mut self.merged);
         let mut message = Writer::new(self.epoch);
-        batch.iter().for_each(|delta| message.rest(delta, round.now));
+        for delta in &batch {
+            message.rest(delta, round.now);
+        }
         // Any node will do: one that has just answered.
         let node = self.names.rests(batch[0].account);
         let publish = Call::new("PUBLISH", &node).arg(self.names.news()).arg(message.bytes());
@@ -227,9 +229,9 @@ impl Rests {
         }
     }
 
-    fn counted(&mut self, failed: &Failed, answer: Answer, now: Now) {
+    fn counted(&mut self, failed: &Failed, answer: &Answer, now: Now) {
         let Ok(Value::Int(sum)) = answer else { return };
-        if sum >= i64::from(failed.breaker.failures) {
+        if *sum >= i64::from(failed.breaker.failures) {
             let record = self.directory.live().of(failed.account);
             if let Some(delta) = record.open(&failed.breaker, failed.started, now) {
                 self.put_back(delta);
@@ -276,7 +278,9 @@ impl Part for Rests {
         if !round.up {
             // Claims drop unanswered; failures count here alone.
             self.holds.clear();
-            std::mem::take(&mut self.merged).into_iter().for_each(|delta| self.put_back(delta));
+            for delta in std::mem::take(&mut self.merged) {
+                self.put_back(delta);
+            }
             return;
         }
         self.publish(round);
@@ -299,10 +303,12 @@ impl Part for Rests {
                 Sent::Publish(batch) => {
                     if answer == Err(Fault::Down) {
                         self.again = now + AGAIN;
-                        batch.into_iter().for_each(|delta| self.put_back(delta));
+                        for delta in batch {
+                            self.put_back(delta);
+                        }
                     }
                 }
-                Sent::Failed(failed) => self.counted(&failed, answer, now),
+                Sent::Failed(failed) => self.counted(&failed, &answer, now),
                 Sent::Claim(claim) => self.claimed(claim, answer, now),
                 Sent::Read(what) => {
                     read = true;
@@ -335,6 +341,10 @@ impl Part for Rests {
         // Perhaps another server.
         self.server = None;
         self.progress.want();
+    }
+
+    fn unreachable(&mut self) {
+        self.progress.unreachable();
     }
 
     fn close(&mut self, round: &mut Round<'_>) {

@@ -1,6 +1,6 @@
 //! Several instances' memories on one real Redis: what each tells, counts and claims, and what a break costs.
 
-use super::testing::{RedisServer, company, desk};
+use super::testing::{RedisServer, company, desk, till};
 use super::{Cluster, ClusterConfig, Shared};
 use crate::base::bell::Bell;
 use crate::base::tasks::{DrainSwitch, Phase};
@@ -15,7 +15,7 @@ use crate::state::outbox::Outbox;
 use crate::state::rest::{Breaker, Cost, Penalty, Reason};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const S: Duration = Duration::from_secs(1);
 const A: AccountId = AccountId(1);
@@ -51,8 +51,8 @@ impl Instance {
 
     fn with_deadline(server: &RedisServer, epoch: u64, deadline: Duration) -> Self {
         let (bell, directory) = (Arc::<Bell>::default(), Arc::new(Directory::new()));
-        let (outbox, tells, asks) = Outbox::open(4096, Arc::clone(&bell));
-        let (herald, news, _) = Outbox::open(64, Arc::clone(&bell));
+        let (outbox, tells) = Outbox::open(4096, Arc::clone(&bell));
+        let (herald, news) = Outbox::open(64, Arc::clone(&bell));
         let (breakers, calls) = Breakers::open(64, Arc::clone(&bell));
         let (heard, gaps) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let counts = (Arc::clone(&heard), Arc::clone(&gaps));
@@ -71,11 +71,11 @@ impl Instance {
         let switch = DrainSwitch::new();
         let shared = Shared {
             limits: desk(&bell, epoch),
+            budgets: till(&bell, epoch),
             bell,
             drain: switch.drain(),
             reach: Arc::default(),
             tells,
-            asks,
             directory: Arc::clone(&directory),
             breakers: calls,
             news,
@@ -154,9 +154,9 @@ impl Drop for Instance {
 
 #[track_caller]
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
+    let start = Clock::now();
     while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(20), "never happened: {what}");
+        assert!(Clock::now().since(start) < Duration::from_secs(20), "never happened: {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -169,13 +169,13 @@ fn a_rest_here_is_a_rest_there() {
         .map(|n| {
             let account = AccountId(100 + n);
             assert!(!b.rests(account));
-            let began = Instant::now();
+            let began = Clock::now();
             a.punish(account, &Penalty::LockModel(LIMIT), Clock::now());
             while !b.rests(account) {
-                assert!(began.elapsed() < Duration::from_secs(10), "trip {n} was never honoured");
+                assert!(Clock::now().since(began) < Duration::from_secs(10), "trip {n} was never honoured");
                 std::thread::yield_now();
             }
-            began.elapsed()
+            Clock::now().since(began)
         })
         .collect();
     took.sort_unstable();
@@ -207,9 +207,9 @@ fn without_a_redis_nobody_waits_long_and_what_was_told_goes_out_on_return() {
     let mut server = RedisServer::start();
     server.kill();
     let (a, b) = (Instance::start(&server, 1), Instance::start(&server, 2));
-    let began = Instant::now();
+    let began = Clock::now();
     assert!(!a.knows(20 * S));
-    assert!(began.elapsed() < 10 * S, "a refused connection says it at once");
+    assert!(Clock::now().since(began) < 10 * S, "a refused connection says it at once");
     a.punish(A, &Penalty::CoolAccount(AUTH), Clock::now());
     assert_eq!(a.claim(AccountId(9)).1, None, "claims are left to the asker");
     server.revive();
@@ -340,7 +340,8 @@ fn one_trial_a_cluster() {
     // While it rests nobody may try, whatever an instance thinks.
     assert_eq!(b.claim(A).1, Some(Claimed::Changed));
     eventually("it is over for both", || !a.rests(A) && !b.rests(A));
-    std::thread::sleep(Duration::from_millis(100));
+    eventually("and there", || matches!(a.claim(A).1, Some(Claimed::Granted)));
+    eventually("given back", || server.command("EXISTS t:{acc_0000000000000001}:trial").contains(":0"));
     let trial = a.of(A).admit(Clock::now()).unwrap().unwrap();
     let (claiming, said) = a.claim(A);
     assert_eq!(said, Some(Claimed::Granted));
@@ -383,3 +384,6 @@ fn news_reach_the_others_and_not_oneself() {
     server.command("CLIENT KILL TYPE pubsub");
     eventually("a break is a gap", || b.gaps.load(Ordering::SeqCst) == 2);
 }
+
+#[path = "rests_simulation.rs"]
+mod simulation;

@@ -98,6 +98,11 @@ impl Progress {
     /// Messages no longer arrive, or never did.
     pub(super) fn unsubscribed(&self) {
         self.subscribed.store(false, Ordering::Release);
+        self.unreachable();
+    }
+
+    /// There is nobody to ask.
+    pub(super) fn unreachable(&self) {
         self.known.send_replace(Known::Unreachable);
     }
 
@@ -197,7 +202,7 @@ impl Reading {
 /// (field, generation, left, level, reason, keep) of a script's answer.
 fn entry_of(values: &[Value], now: Now) -> Option<(Option<ModelId>, Rest)> {
     let (Value::BulkString(field), numbers) = values.split_first()? else { return None };
-    Some((model(field)?, rest_of(numbers, now)?))
+    Some((model(field).ok()?, rest_of(numbers, now)?))
 }
 
 /// (generation, left, level, reason, keep) of a script's answer.

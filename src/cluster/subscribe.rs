@@ -71,13 +71,20 @@ impl Ear {
         }
         METRICS.cluster_heard.inc();
         for entry in reader {
-            let understood = entry.is_some_and(|(kind, body)| match kind {
-                Kind::RESTS => wire::delta(body, now).map(|delta| self.directory.live().apply(&delta, now)).is_some(),
-                _ => {
-                    let mut listeners = self.listeners.iter_mut().filter(|listener| listener.kind == kind);
-                    listeners.by_ref().map(|listener| listener.hear(Heard::News(body))).count() > 0
+            let understood = match entry {
+                None => false,
+                Some((Kind::RESTS, body)) => match wire::delta(body, now) {
+                    Some(delta) => {
+                        self.directory.live().apply(&delta, now);
+                        true
+                    }
+                    None => false,
+                },
+                Some((kind, body)) => {
+                    let listeners = self.listeners.iter_mut().filter(|listener| listener.kind == kind);
+                    listeners.map(|listener| listener.hear(Heard::News(body))).count() > 0
                 }
-            });
+            };
             if !understood {
                 METRICS.cluster_skipped.inc();
             }

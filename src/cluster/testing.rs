@@ -6,7 +6,7 @@ mod redis;
 #[path = "../../tests/it/support/redis_cluster.rs"]
 mod redis_cluster;
 
-pub(super) use redis::RedisServer;
+pub(crate) use redis::RedisServer;
 pub(super) use redis_cluster::RedisCluster;
 
 use super::{Company, Hello, Identity};
@@ -14,6 +14,7 @@ use crate::base::bell::Bell;
 use crate::base::seal::DataKey;
 use crate::state::desk::{Desk, Policy};
 use crate::state::lead::Lead;
+use crate::state::ledger::Till;
 use crate::state::logins::Sayings;
 use crate::state::unknown_keys::UnknownKeys;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use std::time::Duration;
 pub(super) fn company(epoch: u64) -> Company {
     let identity = Identity { deployment: 1, data_key: [1; 8] };
     Company {
-        hello: Hello { identity, epoch, started_ms: 1 },
+        hello: Hello { identity, epoch, started_ms: 1, met: true },
         peers: Arc::default(),
         retention: Arc::new(Lead::alone()),
         logins: Sayings::none(),
@@ -35,5 +36,10 @@ pub(super) fn company(epoch: u64) -> Company {
 
 /// Limits that nobody asks about.
 pub(super) fn desk(bell: &Arc<Bell>, epoch: u64) -> Arc<Desk> {
-    Arc::new(Desk::new(Arc::clone(bell), Arc::default(), Policy::Open, epoch))
+    Arc::new(Desk::new(Arc::clone(bell), Arc::default(), Arc::default(), Policy::Open, epoch))
+}
+
+/// Budgets that nobody asks about.
+pub(super) fn till(bell: &Arc<Bell>, epoch: u64) -> Arc<Till> {
+    Arc::new(Till::new(Arc::clone(bell), Arc::default(), Arc::default(), epoch))
 }

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const PORT: u16 = 6379;
@@ -20,6 +21,8 @@ pub(super) struct Target {
     /// As whom.
     pub(super) login: redis::RedisConnectionInfo,
     clustered: AtomicBool,
+    /// Set while connections to it must not be used, because it is another deployment's.
+    pub(super) alone: Arc<AtomicBool>,
 }
 
 /// Where one server listens.
@@ -86,7 +89,13 @@ fn tcp(rest: &str, tls: bool) -> Result<Target, String> {
     info.username = Some(decoded(user)?).filter(|user| !user.is_empty());
     info.password = password.map(decoded).transpose()?.filter(|password| !password.is_empty());
     info.db = database(path)?;
-    Ok(Target { seeds: vec![address(host)?], tls, login: info, clustered: AtomicBool::new(false) })
+    Ok(Target {
+        seeds: vec![address(host)?],
+        tls,
+        login: info,
+        clustered: AtomicBool::new(false),
+        alone: Arc::default(),
+    })
 }
 
 fn unix(rest: &str) -> Result<Target, String> {
@@ -105,7 +114,13 @@ fn unix(rest: &str) -> Result<Target, String> {
             _ => return Err("of ?options a socket takes db, user and pass".to_owned()),
         }
     }
-    Ok(Target { seeds: vec![Address::Unix(path.into())], tls: false, login: info, clustered: AtomicBool::new(false) })
+    Ok(Target {
+        seeds: vec![Address::Unix(path.into())],
+        tls: false,
+        login: info,
+        clustered: AtomicBool::new(false),
+        alone: Arc::default(),
+    })
 }
 
 /// `host`, `host:port`, `[v6]`, `[v6]:port`.

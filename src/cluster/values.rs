@@ -48,10 +48,15 @@ pub(super) struct Values {
     answers: Answers,
     ends: Ends,
     epoch: u64,
-    waiting: HashMap<Fingerprint, Vec<oneshot::Sender<Found>>, ahash::RandomState>,
+    waiting: HashMap<Fingerprint, Waiting, ahash::RandomState>,
     led: Vec<(Fingerprint, u64, Weak<()>)>,
-    next_poll: Now,
     next_renewal: Now,
+}
+
+/// Who waits for another instance's call, and when to ask for it again.
+struct Waiting {
+    due: Now,
+    askers: Vec<oneshot::Sender<Found>>,
 }
 
 /// One question, and all who asked it.
@@ -81,7 +86,6 @@ impl Values {
             epoch,
             waiting: HashMap::default(),
             led: Vec::new(),
-            next_poll: Now::default(),
             next_renewal: Now::default(),
         }
     }
@@ -97,8 +101,8 @@ impl Values {
             let mut due = self.link.beat_due().unwrap_or(now + LOOK_AGAIN).min(now + LOOK_AGAIN);
             if !usable {
                 self.forsake();
-            } else if !self.waiting.is_empty() {
-                due = due.min(self.next_poll);
+            } else if let Some(first) = self.waiting.values().map(|one| one.due).min() {
+                due = due.min(first);
             }
             let (mut look, mut put) = (None, None);
             tokio::select! {
@@ -117,17 +121,18 @@ impl Values {
         }
     }
 
-    /// Hands the claims back.
+    /// Says which calls are over, so that nobody waits for them, and puts what can still be put.
     async fn last(&mut self) {
         self.ends.up.store(false, Ordering::Release);
-        self.forsake();
+        self.waiting.clear();
+        self.led.clear();
+        while self.ends.looks.try_recv().is_ok() {}
         self.round(None, None, true).await;
     }
 
     /// Whoever waits goes on alone; what was to be put is lost.
     fn forsake(&mut self) {
         self.waiting.clear();
-        self.led.clear();
         while self.ends.looks.try_recv().is_ok() {}
         while self.ends.puts.try_recv().is_ok() {
             METRICS.dedup_shared_dropped.inc();
@@ -142,10 +147,7 @@ impl Values {
             self.next_renewal = now + RENEW_EVERY;
             self.renew(&mut calls, &mut sent);
         }
-        if !self.waiting.is_empty() && now >= self.next_poll {
-            self.next_poll = now + POLL;
-            self.poll(&mut calls, &mut sent);
-        }
+        self.poll(now, &mut calls, &mut sent);
         self.look(look, &mut calls, &mut sent);
         if calls.is_empty() {
             return;
@@ -198,14 +200,15 @@ impl Values {
     }
 
     /// Asks again for what is waited for.
-    fn poll(&mut self, calls: &mut Vec<Call>, sent: &mut VecDeque<Sent>) {
-        self.waiting.retain(|_, askers| {
-            askers.retain(|asker| !asker.is_closed());
-            !askers.is_empty()
-        });
-        for (fingerprint, askers) in std::mem::take(&mut self.waiting) {
-            let token = Some(self.ends.token());
-            self.ask(Asked { fingerprint, token, askers, wait: true }, calls, sent);
+    fn poll(&mut self, now: Now, calls: &mut Vec<Call>, sent: &mut VecDeque<Sent>) {
+        let due = self.waiting.iter().filter(|(_, one)| one.due <= now).map(|(fingerprint, _)| *fingerprint);
+        for fingerprint in due.take(LOOKS).collect::<Vec<_>>() {
+            let Some(mut one) = self.waiting.remove(&fingerprint) else { continue };
+            one.askers.retain(|asker| !asker.is_closed());
+            if !one.askers.is_empty() {
+                let token = Some(self.ends.token());
+                self.ask(Asked { fingerprint, token, askers: one.askers, wait: true }, calls, sent);
+            }
         }
     }
 
@@ -260,6 +263,7 @@ impl Values {
     }
 
     fn wait(&mut self, asked: Asked) {
+        let due = Clock::now() + POLL;
         for asker in asked.askers {
             if self.waiting.len() >= WAITING && !self.waiting.contains_key(&asked.fingerprint) {
                 return;
@@ -273,7 +277,8 @@ impl Values {
                 }
                 later
             };
-            self.waiting.entry(asked.fingerprint).or_default().push(asker);
+            let waiting = self.waiting.entry(asked.fingerprint);
+            waiting.or_insert_with(|| Waiting { due, askers: Vec::new() }).askers.push(asker);
         }
     }
 

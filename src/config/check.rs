@@ -1,6 +1,7 @@
 //! Checks that need more than one setting, or more than the form of one. Every mistake is found, none stops the search.
 
 use super::load::Loader;
+use crate::base::Secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::net::IpAddr;
@@ -26,10 +27,15 @@ fn secrets(loader: &mut Loader) {
         let message = "instances that share a database share the master key: set master_key or master_key_path as well";
         loader.complain("database_url", message);
     }
-    if let Some(key) = &loader.settings.master_key
-        && STANDARD.decode(key.reveal()).map(|bytes| bytes.len()) != Ok(32)
-    {
-        loader.complain("master_key", "must be base64 of exactly 32 bytes (`openssl rand -base64 32` makes one)");
+    let wrong = |key: &Option<Secret>| {
+        key.as_ref().is_some_and(|key| STANDARD.decode(key.reveal()).map(|bytes| bytes.len()) != Ok(32))
+    };
+    let set = &loader.settings;
+    let (current, previous) = (wrong(&set.master_key), wrong(&set.master_key_previous));
+    for (wrong, name) in [(current, "master_key"), (previous, "master_key_previous")] {
+        if wrong {
+            loader.complain(name, "must be base64 of exactly 32 bytes (`openssl rand -base64 32` makes one)");
+        }
     }
     if loader.settings.master_key.is_some() && loader.settings.master_key_path.is_some() {
         loader.warnings.push("master_key is set, so master_key_path is not looked at".to_owned());

@@ -56,6 +56,8 @@ pub struct Settings {
     pub master_key: Option<Secret>,
     /// Where the master key lies when it is not given; made with mode 0600 when absent.
     pub master_key_path: Option<PathBuf>,
+    /// The master key before this one; opens what is not sealed anew yet.
+    pub master_key_previous: Option<Secret>,
     /// argon2 hash that gates the control plane.
     pub dashboard_password_hash: Option<Secret>,
     /// Start with an open control plane on a non-loopback host all the same.
@@ -96,6 +98,12 @@ pub struct Settings {
     pub log_retention_days: u32,
     /// Bytes of rows kept at most.
     pub log_max_bytes: u64,
+    /// Base URL of the collector that traces go to; unset: off.
+    pub otlp_endpoint: Option<String>,
+    /// `name=value,…` for the collector.
+    pub otlp_headers: Option<Secret>,
+    /// Share of requests that are traced unless their sender decided.
+    pub otlp_sample_ratio: f32,
     /// What to do with OpenAI streams that do not ask for usage.
     pub stream_usage: StreamUsage,
     /// Whose `X-Forwarded-For` is believed.
@@ -214,6 +222,7 @@ impl Default for Settings {
             expected_instances: None,
             master_key: None,
             master_key_path: None,
+            master_key_previous: None,
             dashboard_password_hash: None,
             allow_open_admin: false,
             require_api_key: None,
@@ -234,6 +243,9 @@ impl Default for Settings {
             log_rows_per_second: 2000,
             log_retention_days: 14,
             log_max_bytes: 2 << 30,
+            otlp_endpoint: None,
+            otlp_headers: None,
+            otlp_sample_ratio: 1.0,
             stream_usage: StreamUsage::Inject,
             trusted_proxies: Vec::new(),
             upstream_ca: None,

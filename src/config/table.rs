@@ -50,6 +50,25 @@ fn prefix(text: String) -> Result<String, String> {
     }
 }
 
+fn http_url(text: String) -> Result<String, String> {
+    if text.starts_with("http://") || text.starts_with("https://") {
+        Ok(text)
+    } else {
+        Err("must start with http:// or https://".to_owned())
+    }
+}
+
+fn header_list(text: String) -> Result<String, String> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    let good = |pair: &str| {
+        pair.split_once('=').is_some_and(|(name, value)| {
+            let (name, value) = (name.trim(), value.trim());
+            !name.is_empty() && name.bytes().all(token) && value.bytes().all(|b| (0x20..0x7f).contains(&b))
+        })
+    };
+    if text.split(',').all(good) { Ok(text) } else { Err("must be name=value, several apart by commas".to_owned()) }
+}
+
 /// Named by the documentation, but not built yet: refused instead of ignored. (Key in a file, name in the environment.)
 pub(super) const NOT_YET: &[(&str, &str)] = &[("log_bodies", "MERIDO_LOG_BODIES")];
 
@@ -135,6 +154,12 @@ pub static ROWS: &[Row] = &[
         "MERIDO_MASTER_KEY_PATH",
         "File that holds the master key; unset: `master.key` in the data directory. Made (mode 0600) when absent.",
         |s, v, home| some(&mut s.master_key_path, v.path(home)),
+    ),
+    secret(
+        "master_key_previous",
+        "MERIDO_MASTER_KEY_PREVIOUS",
+        "The master key before this one: either opens the store while `merido rotate-master-key` changes it.",
+        |s, v, _| some(&mut s.master_key_previous, v.text().map(Secret::new)),
     ),
     secret(
         "dashboard_password_hash",
@@ -273,6 +298,21 @@ pub static ROWS: &[Row] = &[
     row("log_max_bytes", "MERIDO_LOG_MAX_BYTES", "Rows kept at most; the oldest go first.", |s, v, _| {
         put(&mut s.log_max_bytes, v.size(1 << 20))
     }),
+    row(
+        "otlp_endpoint",
+        "MERIDO_OTLP_ENDPOINT",
+        "Where traces go: the base URL of an OTLP/HTTP collector (`http://localhost:4318`). Unset: off.",
+        |s, v, _| some(&mut s.otlp_endpoint, v.text().and_then(http_url)),
+    ),
+    secret("otlp_headers", "MERIDO_OTLP_HEADERS", "Headers for the collector: `name=value,name=value`.", |s, v, _| {
+        some(&mut s.otlp_headers, v.text().and_then(header_list).map(Secret::new))
+    }),
+    row(
+        "otlp_sample_ratio",
+        "MERIDO_OTLP_SAMPLE_RATIO",
+        "Share of requests that are traced; whoever sends a `traceparent` has decided already.",
+        |s, v, _| put(&mut s.otlp_sample_ratio, v.share()),
+    ),
     row("workers", "MERIDO_WORKERS", "Data-path threads; 0 = one a core.", |s, v, _| {
         put(&mut s.workers, v.count(0, 1024))
     }),

@@ -53,7 +53,7 @@ async fn ask(proxy: &Proxy, question: &Question, ticket: &mut Ticket) -> Result<
         let (picked, trial, now) = trial::next(proxy, &plan, &mut tried).await;
         let refusal = picked.refusal(now);
         let Pick::Go(target, _) = picked else { return failures.into_answer(refusal, ticket) };
-        limit::hold_budget(proxy, ticket, &target)?;
+        limit::hold_budget(proxy, ticket, &target).await?;
         if target.account().id == DEMO {
             ticket.begin(target);
             return demo::answer(question, ticket).map(Answer::Demo);
@@ -74,6 +74,7 @@ async fn ask(proxy: &Proxy, question: &Question, ticket: &mut Ticket) -> Result<
         };
         let verdict = failed.judge(proxy, &target, question.stream);
         settle_failure(proxy, &target, &verdict, now);
+        ticket.timeline.add(&target, &failed, now, Clock::now(), ticket.started);
         // Only now: a half-open account must see the verdict before the next attempt may probe it.
         drop(trial);
         ticket.running = None;
@@ -96,7 +97,7 @@ pub(super) async fn upload(proxy: &Proxy, parts: &Parts, form: Form, ticket: &mu
         failures.foreign = true;
         return failures.into_answer(None, ticket);
     }
-    limit::hold_budget(proxy, ticket, &target)?;
+    limit::hold_budget(proxy, ticket, &target).await?;
     ticket.begin(target.clone());
     let (body, length) = form.for_model(target.model.name());
     let body = CallBody::Stream(Box::pin(body), length);
@@ -111,6 +112,7 @@ pub(super) async fn upload(proxy: &Proxy, parts: &Parts, form: Form, ticket: &mu
     };
     let verdict = failed.judge(proxy, &target, false);
     settle_failure(proxy, &target, &verdict, now);
+    ticket.timeline.add(&target, &failed, now, Clock::now(), ticket.started);
     drop(trial);
     if verdict.next != Next::Retry {
         return failed.into_answer(&verdict);
@@ -217,7 +219,7 @@ async fn call(
     let account: &Account = target.account();
     let timeouts = &proxy.shared.settings.timeouts;
     let path = path(ticket.endpoint, target.model.name(), parts);
-    let outgoing = Outgoing { client: &parts.headers, account, request_id: &ticket.shown_id };
+    let outgoing = Outgoing { client: &parts.headers, account, request_id: &ticket.shown_id, trace: ticket.trace };
     let asked = Clock::now();
     ticket.overhead += asked.since(ticket.ours_since);
     let reply = proxy

@@ -153,6 +153,7 @@ async fn lead(proxy: &Arc<Proxy>, question: Question, ticket: Ticket, leader: Le
 }
 
 /// Where a leader's answer comes from.
+#[expect(clippy::large_enum_variant, reason = "lives for one step of one call; a box would be an allocation a call")]
 enum Made {
     /// Another instance; kept there for so long still.
     Elsewhere(Arc<Kept>, Duration),

@@ -23,11 +23,9 @@ pub(super) async fn found(proxy: &Proxy, question: &Question, fingerprint: Finge
         Ok(Err(_)) | Err(_) => return Found::Nothing,
     };
     METRICS.dedup_claims_waited.inc();
-    match timeout(if question.stream { STREAM } else { WHOLE }, later).await {
-        Ok(found) => found.unwrap_or(Found::Nothing),
-        Err(_) => {
-            METRICS.dedup_claims_given_up.inc();
-            Found::Nothing
-        }
-    }
+    let Ok(found) = timeout(if question.stream { STREAM } else { WHOLE }, later).await else {
+        METRICS.dedup_claims_given_up.inc();
+        return Found::Nothing;
+    };
+    found.unwrap_or(Found::Nothing)
 }

@@ -59,7 +59,7 @@ pub(super) async fn vector(proxy: &Proxy, model: &Arc<str>, text: &str, asker: &
     ticket.requested_model = Arc::clone(model);
     ticket.estimate = estimate::prompt_tokens(body.len());
     ticket.reserved = ticket.estimate;
-    if limit::hold_budget(proxy, &mut ticket, &target).is_err() {
+    if limit::hold_budget(proxy, &mut ticket, &target).await.is_err() {
         ticket.failed(402, "budget_exceeded");
         return None;
     }
@@ -106,7 +106,7 @@ async fn ask(
         http2: account.provider.http2,
         method: &Method::POST,
         path: Endpoint::Embeddings.upstream_path(),
-        headers: &Outgoing { client: &client, account, request_id: &request_id },
+        headers: &Outgoing { client: &client, account, request_id: &request_id, trace: None },
         body: CallBody::Pieces(pieces),
         first_byte: timeouts.first_byte,
         idle: timeouts.stream_idle,

@@ -2,6 +2,7 @@
 //!
 //! Hop-by-hop headers and credentials never cross, in either direction; everything else does, untouched.
 
+use super::traces::Trace;
 use crate::state::catalog::Account;
 use crate::upstream::Headers;
 use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue};
@@ -12,6 +13,8 @@ pub(super) struct Outgoing<'a> {
     pub(super) account: &'a Account,
     /// The client's request id when it sent a sane one, else ours.
     pub(super) request_id: &'a HeaderValue,
+    /// Our span, when this request is part of a trace of ours.
+    pub(super) trace: Option<Trace>,
 }
 
 impl Headers for Outgoing<'_> {
@@ -19,12 +22,18 @@ impl Headers for Outgoing<'_> {
         let more = names_more(self.client);
         for (name, value) in self.client {
             let name = name.as_str();
-            if stays_here(name) || more && named(self.client).any(|other| other.eq_ignore_ascii_case(name)) {
+            if stays_here(name)
+                || (self.trace.is_some() && name == "traceparent")
+                || more && named(self.client).any(|other| other.eq_ignore_ascii_case(name))
+            {
                 continue;
             }
             put(name, value.as_bytes());
         }
         put("x-request-id", self.request_id.as_bytes());
+        if let Some(trace) = self.trace {
+            put("traceparent", &trace.header());
+        }
         if let Some(credential) = &self.account.credential {
             put(credential.header, credential.value.reveal().as_bytes());
         }

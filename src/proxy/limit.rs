@@ -14,10 +14,11 @@ use crate::dialect::Dialect;
 use crate::dialect::usage::Usage;
 use crate::routing::Target;
 use crate::state::buckets::{Limits, Which};
+use crate::state::budgets::{BudgetHold, Seeking, Sought};
 use crate::state::dedup;
 use crate::state::desk::Policy;
 use crate::state::limit_headers::{Family, for_each};
-use crate::state::limiter::{Decision, LimitHeaders, Taken, Waiting};
+use crate::state::limiter::{Decision, LimitHeaders, Refusal, Taken, Waiting};
 use crate::state::subject::Subject;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
@@ -98,7 +99,7 @@ async fn word(mut waiting: Waiting, deadline: Duration) -> Decision {
 
 /// Sets aside what the request may cost with `target`; an earlier target's hold is replaced. 402 once the key's budget
 /// is spent. Models without a known price cost nothing here: they can't be budgeted.
-pub(super) fn hold_budget(proxy: &Proxy, ticket: &mut Ticket, target: &Target) -> Result<(), Error> {
+pub(super) async fn hold_budget(proxy: &Proxy, ticket: &mut Ticket, target: &Target) -> Result<(), Error> {
     let Some((key, budget)) = ticket.caller.key().and_then(|key| Some((key.id, key.budget_nanos?))) else {
         return Ok(());
     };
@@ -108,12 +109,24 @@ pub(super) fn hold_budget(proxy: &Proxy, ticket: &mut Ticket, target: &Target) -
     let price = target.model.known().and_then(|model| model.price).unwrap_or_default();
     let completion = ticket.reserved.saturating_sub(ticket.estimate);
     let usage = Usage { prompt: ticket.estimate, completion, ..Usage::default() };
-    match proxy.shared.budgets.reserve(key, budget, settle::cost(&price, &usage)) {
+    let sought = match proxy.shared.budgets.ask(key, budget, settle::cost(&price, &usage), Clock::now()) {
+        Sought::Now(sought) => sought,
+        Sought::Later(seeking) => Box::pin(budgets_word(seeking, proxy.shared.settings.redis_deadline)).await,
+    };
+    match sought {
         Ok(hold) => {
             ticket.budget = Some(hold);
             Ok(())
         }
         Err(_) => Err(Error::new(ErrorKind::BudgetExceeded, "the budget of this API key is spent")),
+    }
+}
+
+/// The cluster's word on a budget; what is known here once the deadline has passed: never open.
+async fn budgets_word(mut seeking: Seeking, deadline: Duration) -> Result<BudgetHold, Refusal> {
+    match tokio::time::timeout(deadline, &mut seeking.answer).await {
+        Ok(Ok(granted)) => Seeking::told(granted),
+        Ok(Err(_)) | Err(_) => seeking.alone(),
     }
 }
 

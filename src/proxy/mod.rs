@@ -21,6 +21,8 @@ mod relay;
 mod replay;
 mod semantic;
 mod settle;
+mod timeline;
+mod traces;
 mod trial;
 
 use crate::base::ids::RequestIds;
@@ -57,6 +59,7 @@ pub use semantic::Similar;
 use settle::Ticket;
 use std::ops::Range;
 use std::sync::Arc;
+pub use traces::Traces;
 
 /// What all cores share.
 #[derive(Debug)]
@@ -95,6 +98,8 @@ pub struct Shared {
     pub drain: Drain,
     /// Takes access lines, if any are wanted.
     pub access: Option<Arc<AccessLines>>,
+    /// Takes spans, if traces are on.
+    pub traces: Option<Arc<Traces>>,
 }
 
 /// The data plane of one core.
@@ -164,7 +169,9 @@ impl Proxy {
         let caller =
             auth::identify(&parts.headers, parts.uri.query(), endpoint.dialect(), peer, &self.shared, started)?;
         intake::check_content(endpoint, &parts.headers)?;
-        Ok(Ticket::open(Arc::clone(&self.shared), id, client_id, caller, endpoint, started))
+        let mut ticket = Ticket::open(Arc::clone(&self.shared), id, client_id, caller, endpoint, started);
+        ticket.trace = self.shared.traces.as_ref().map(|traces| traces.begin(&parts.headers, id));
+        Ok(ticket)
     }
 
     async fn steps(

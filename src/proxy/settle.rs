@@ -7,6 +7,8 @@
 use super::access::{self, Line};
 use super::auth::Caller;
 use super::semantic::Keep;
+use super::timeline::Timeline;
+use super::traces::Trace;
 use super::{Shared, events};
 use crate::base::metrics::METRICS;
 use crate::base::{AccountId, Clock, KeyId, Now, RequestId};
@@ -43,6 +45,7 @@ pub(super) struct Ticket {
     /// Where it went last.
     pub(super) target: Option<Target>,
     pub(super) attempts: u32,
+    pub(super) timeline: Timeline,
     pub(super) first_byte: Option<Now>,
     /// Our own time before the provider was asked and after it began to answer.
     pub(super) overhead: Duration,
@@ -52,6 +55,8 @@ pub(super) struct Ticket {
     /// Whether a provider was asked for this at all.
     pub(super) cache: CacheState,
     pub(super) reservation: Option<Reservation>,
+    /// What it is in a trace; `None`: traces are off.
+    pub(super) trace: Option<Trace>,
     /// The attempt now running, counted on its account.
     pub(super) running: Option<Running>,
     pub(super) limits: Option<LimitHeaders>,
@@ -98,6 +103,7 @@ impl Ticket {
             budget: None,
             target: None,
             attempts: 0,
+            timeline: Timeline::default(),
             first_byte: None,
             overhead: Duration::ZERO,
             ours_since: started,
@@ -105,6 +111,7 @@ impl Ticket {
             cache: CacheState::Miss,
             reservation: None,
             running: None,
+            trace: None,
             limits: None,
             keep: None,
             own: false,
@@ -243,6 +250,10 @@ impl Ticket {
         if let Some(access) = self.shared.access.as_ref().filter(|access| access.wants(status)) {
             access.push(self.line(unix_ms, took, status, tokens, error));
         }
+        if let (Some(traces), Some(trace)) = (&self.shared.traces, self.trace.filter(|trace| trace.sampled)) {
+            // Who knows an attribute's name knows what it holds: the span takes the same values as the row.
+            traces.push(trace, unix_ms, cost_nanos, self.line(unix_ms, took, status, tokens, error));
+        }
         let key = self.caller.key();
         let account = self.target.as_ref().map(Target::account);
         let name = self.target.as_ref().map(|target| target.model.shared_name());
@@ -264,7 +275,7 @@ impl Ticket {
             stream: self.stream,
             cache: self.cache,
             attempts: self.attempts,
-            timeline: None,
+            timeline: self.timeline.text(self.attempts, self.target.as_ref(), status),
             tokens,
             cost_nanos,
             latency_ms: took.as_millis() as u32,

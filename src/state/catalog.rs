@@ -365,6 +365,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn instances_that_read_the_same_rows_agree_on_the_digest_and_secrets_are_not_in_it() {
+        let account = |id, label: &str, secret: &str| {
+            let provider = Provider {
+                name: "openai".into(),
+                dialect: Dialect::OpenAi,
+                auth: Auth::Bearer,
+                http2: false,
+                models: HashMap::default(),
+            };
+            let credential = provider.auth.credential(&Secret::new(secret.to_owned()));
+            let base = BaseUrl::parse("https://api.openai.com/v1").unwrap();
+            let (id, provider, label) = (AccountId(id), Arc::new(provider), label.into());
+            Arc::new(Account { id, provider, label, weight: 1, base, credential })
+        };
+        let digest = |accounts| Catalog::build(accounts, Vec::new()).digest;
+        let both = digest(vec![account(1, "a", "x"), account(2, "b", "x")]);
+        assert_eq!(both, digest(vec![account(2, "b", "x"), account(1, "a", "x")]), "in whatever order");
+        assert_eq!(both, digest(vec![account(1, "a", "new"), account(2, "b", "x")]), "whatever the secrets");
+        assert_ne!(both, digest(vec![account(1, "a", "x")]));
+        assert_ne!(both, digest(vec![account(1, "a", "x"), account(2, "c", "x")]));
+    }
+
+    #[test]
     fn a_key_allows_names_and_prefixes() {
         let mut key = Key {
             id: KeyId(1),

@@ -29,8 +29,8 @@ impl Delta {
     /// when it happened. `None` when it did not, or when the winner, which came about `ago`, is the later of the two.
     pub fn retold(&self, winner: Rest, ago: Duration, now: Now) -> Option<Self> {
         let outvoted = self.rest.is_live() && winner.generation > self.rest.generation;
-        (outvoted && now.since(self.since) < ago)
-            .then(|| Self { rest: Rest { generation: winner.generation, ..self.rest }, ..*self })
+        let again = Self { rest: Rest { generation: winner.generation, ..self.rest }, ..*self };
+        (outvoted && now.since(self.since) < ago).then_some(again)
     }
 }
 
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn of_two_deltas_about_one_thing_the_greater_rest_goes_out() {
-        let (outbox, mut tells, _asks) = Outbox::open(8, std::sync::Arc::default());
+        let (outbox, mut tells) = Outbox::open(8, std::sync::Arc::default());
         let delta = |model, generation| {
             let rest = Rest { generation, until: Now::from_nanos(7), ..Rest::NONE };
             Delta { account: AccountId(1), model, rest, since: Delta::LONG_AGO }

@@ -47,8 +47,8 @@ impl Demand {
     /// In the last [`HORIZON_NANOS`].
     pub(crate) fn recent(&self, now: Now) -> Flow {
         let nanos = now.as_nanos();
-        let left = u128::from(HORIZON_NANOS - nanos % HORIZON_NANOS);
-        let share = |n: u64| (u128::from(n) * left / u128::from(HORIZON_NANOS)) as u64;
+        let left = HORIZON_NANOS - nanos % HORIZON_NANOS;
+        let share = |n: u64| n.saturating_mul(left) / HORIZON_NANOS;
         let part = |flow: Flow| Flow { requests: share(flow.requests), tokens: share(flow.tokens) };
         match (nanos / HORIZON_NANOS).saturating_sub(self.window) {
             0 => {

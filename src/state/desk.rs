@@ -7,13 +7,13 @@
 use super::buckets::{Limits, Purse, Which};
 use super::lease::{Lease, Turn};
 use super::limiter::{Decision, LimitHeaders, Refusal, Reservation, Via, wait};
+use super::reach::Reach;
 use super::subject::Subject;
 use crate::base::bell::Bell;
 use crate::base::metrics::METRICS;
 use crate::base::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::base::{Now, RequestId};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 /// What limits do while Redis is away. `max_parallel` never opens: then it is shared out by instances.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -36,7 +36,8 @@ pub struct Desk {
     /// This process: purses' names in Redis are made from it.
     epoch: u64,
     named: AtomicU64,
-    down: AtomicBool,
+    /// Whether there is anybody to ask.
+    reach: Arc<Reach>,
     /// For the next round; for one within a while.
     listed: Mutex<Vec<Account>>,
     later: Mutex<Vec<Account>>,
@@ -126,26 +127,20 @@ pub struct Next {
 const MOST: u32 = 65_536;
 
 impl Desk {
-    /// `bell` wakes the Redis task; `live` is how many instances there are.
-    pub fn new(bell: Arc<Bell>, live: Arc<AtomicU32>, policy: Policy, epoch: u64) -> Self {
+    /// `bell` wakes the Redis task; `reach` says whether it has anybody to talk to; `live` is how many instances there are.
+    pub fn new(bell: Arc<Bell>, reach: Arc<Reach>, live: Arc<AtomicU32>, policy: Policy, epoch: u64) -> Self {
         Self {
             bell,
             live,
             policy,
             epoch,
             named: AtomicU64::new(0),
-            // Until the first word from Redis or about it, requests wait for it, under their own deadline.
-            down: AtomicBool::new(false),
+            reach,
             listed: Mutex::new(Vec::new()),
             later: Mutex::new(Vec::new()),
             waiting: Arc::default(),
             counts: Counts::default(),
         }
-    }
-
-    /// Whether Redis can be asked.
-    pub fn set_up(&self, up: bool) {
-        self.down.store(!up, Ordering::Release);
     }
 
     /// Instances now, this one included.
@@ -166,16 +161,12 @@ impl Desk {
 
     /// Makes the part of a new purse that speaks with Redis.
     pub(crate) fn lease(self: &Arc<Self>, subject: Subject) -> Box<Lease> {
-        // A name per purse, not per process: one that was forgotten and made anew must not be taken for the old one.
-        let n = self.named.fetch_add(1, Ordering::Relaxed);
-        let mut id = self.epoch ^ n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        id = (id ^ (id >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        id = (id ^ (id >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        Box::new(Lease::new(Arc::clone(self), subject, (id ^ (id >> 31)) >> 12))
+        let id = name(self.epoch, self.named.fetch_add(1, Ordering::Relaxed));
+        Box::new(Lease::new(Arc::clone(self), subject, id))
     }
 
     pub(crate) fn is_down(&self) -> bool {
-        self.down.load(Ordering::Acquire)
+        !self.reach.is_up()
     }
 
     pub(crate) fn list(&self, account: Account, urgent: bool) {
@@ -194,13 +185,10 @@ impl Desk {
 
     /// A place for one more that waits, if there is room.
     pub(crate) fn seat(&self) -> Option<Seat> {
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= MOST {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
+        let seat = Seat::of(&self.waiting, MOST)?;
         self.counts.waited.fetch_add(1, Ordering::Relaxed);
         METRICS.limits_waited.inc();
-        Some(Seat(Arc::clone(&self.waiting)))
+        Some(seat)
     }
 
     /// Decides without the cluster.
@@ -223,7 +211,7 @@ impl Desk {
             } else if limited && self.policy == Policy::Closed {
                 Err(Which::Away)
             } else if limited && self.policy == Policy::Local {
-                purse.from_share(estimate, instances, now).map(|reserved| (reserved, Via::Share))
+                purse.take_share(estimate, instances, now).map(|reserved| (reserved, Via::Share))
             } else {
                 purse.running += 1;
                 Ok((None, Via::Free))
@@ -246,6 +234,26 @@ impl Desk {
             }
         };
         Decision { outcome, headers: LimitHeaders::of(limits, &requests, &tokens) }
+    }
+}
+
+/// The `n`-th name of a process, below 2⁵². A name per purse, not per process: one that was forgotten and made anew must
+/// not be taken for the old one.
+pub(crate) const fn name(epoch: u64, n: u64) -> u64 {
+    let mut id = epoch ^ n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    id = (id ^ (id >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    id = (id ^ (id >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (id ^ (id >> 31)) >> 12
+}
+
+impl Seat {
+    /// One of `most` that `taken` counts.
+    pub(crate) fn of(taken: &Arc<AtomicU32>, most: u32) -> Option<Self> {
+        if taken.fetch_add(1, Ordering::Relaxed) >= most {
+            taken.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Self(Arc::clone(taken)))
     }
 }
 

@@ -238,9 +238,9 @@ fn instances_converge_over_a_bad_bus() {
         for (&(account, model), rest) in &first {
             assert!(rest.keep <= before + TOMBSTONE + 1800 * S, "seed {seed}: kept for ever");
             if rest.is_live() {
-                rests += 1
+                rests += 1;
             } else {
-                tombstones += 1
+                tombstones += 1;
             }
             for peer in &world.peers {
                 let until = peer.live.of(account).why(model, world.now);

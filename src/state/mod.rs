@@ -19,6 +19,7 @@ pub mod embed;
 pub mod latency;
 pub mod lead;
 pub mod lease;
+pub mod ledger;
 pub mod limit_headers;
 pub mod limiter;
 pub mod live;

@@ -187,7 +187,7 @@ impl Held {
     /// nothing new. It may still move the deadline, when the provider names one that is clearly later.
     pub fn trip(&mut self, cost: &Cost, started: Now, now: Now) -> bool {
         let old = self.rest;
-        let fresh = started > self.changed;
+        let fresh = self.is_after(started);
         let (level, until, reason) = if !old.is_live() || self.lapsed(now) {
             if !fresh {
                 return false;
@@ -213,7 +213,14 @@ impl Held {
 
     /// An attempt that began at `started` succeeded: ends the rest, unless the attempt is older than it.
     pub fn clear(&mut self, started: Now, now: Now) -> bool {
-        started > self.changed && self.unlock(now)
+        self.is_after(started) && self.unlock(now)
+    }
+
+    /// Whether an attempt that began at `started` knew of the last change. One that began within the moment from reading
+    /// the clock to making the change was let in without it: a rest gets [`SAME`] of doubt, or half of it when shorter.
+    fn is_after(&self, started: Now) -> bool {
+        let doubt = SAME.min(self.changed.until(self.rest.until) / 2);
+        started > self.changed + doubt
     }
 
     /// Ends the rest, whoever made it. False when there was none.
@@ -316,6 +323,18 @@ mod tests {
             }
             now = held.rest().until;
         }
+    }
+
+    #[test]
+    fn an_attempt_let_in_while_a_rest_was_being_made_says_nothing_about_it() {
+        let mut held = Held::NONE;
+        assert!(held.trip(&limit(Some(10 * S)), T0, T0 + S));
+        assert!(!held.clear(T0 + S + Duration::from_micros(3), T0 + 2 * S));
+        assert!(held.clear(T0 + S + 2 * SAME, T0 + 2 * S));
+        // After a clearing the next failure counts at once.
+        let began = T0 + 2 * S + Duration::from_nanos(1);
+        assert!(held.trip(&limit(Some(Duration::from_millis(20))), began, began));
+        assert!(held.trip(&limit(None), began + Duration::from_millis(11), began + S), "half of a short one");
     }
 
     #[test]

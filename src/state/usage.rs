@@ -224,6 +224,11 @@ impl Usage {
         self.half_full.notified().await;
     }
 
+    /// The queue is half full, or more.
+    pub fn crowded(&self) -> bool {
+        self.queued() >= self.capacity / 2
+    }
+
     /// Rows now waiting.
     pub fn queued(&self) -> usize {
         self.queued.load(Ordering::Relaxed)

@@ -12,6 +12,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 const SETTING: &str = "MERIDO_MASTER_KEY";
+const PREVIOUS_SETTING: &str = "MERIDO_MASTER_KEY_PREVIOUS";
 const PATH_SETTING: &str = "MERIDO_MASTER_KEY_PATH";
 
 /// Where to look.
@@ -19,39 +20,94 @@ const PATH_SETTING: &str = "MERIDO_MASTER_KEY_PATH";
 pub(super) struct MasterSource {
     /// `MERIDO_MASTER_KEY`.
     pub(super) given: Option<Secret>,
+    /// `MERIDO_MASTER_KEY_PREVIOUS`: opens what was not rotated yet.
+    pub(super) previous: Option<Secret>,
+    /// The file opens it even when a key is given: while that one is to replace it.
+    pub(super) also_filed: bool,
     /// The file, when nothing is given.
     pub(super) path: PathBuf,
 }
 
 impl MasterSource {
-    /// The key that must be there already: a store that holds secrets waits for it.
-    pub(super) fn load(&self) -> Result<MasterKey> {
-        if let Some(given) = &self.given {
-            return MasterKey::from_base64(given.reveal()).map_err(|e| StoreError::invalid(SETTING, e.to_string()));
+    /// The keys that may open a store that is there already: ours, the one it is being changed to, the one before.
+    pub(super) fn load(&self) -> Result<Vec<MasterKey>> {
+        let mut keys: Vec<_> = self.current()?.into_iter().collect();
+        if self.given.is_none() {
+            keys.extend(read(&self.next_path())?);
+        } else if self.also_filed {
+            keys.extend(self.filed()?);
         }
-        match read(&self.path)? {
-            Some(key) => Ok(key),
-            None => Err(StoreError::new(
-                StoreErrorKind::WrongMasterKey,
-                format!(
-                    "the store holds sealed secrets, but its master key file {} is missing: put it back, or set {SETTING}",
-                    self.path.display()
-                ),
-            )),
+        if let Some(previous) = &self.previous {
+            keys.push(given(PREVIOUS_SETTING, previous)?);
         }
+        if keys.is_empty() {
+            let path = self.path.display();
+            let message = format!(
+                "the store holds sealed secrets, but its master key file {path} is missing: put it back, or set {SETTING}"
+            );
+            return Err(StoreError::new(StoreErrorKind::WrongMasterKey, message));
+        }
+        Ok(keys)
     }
 
-    /// The key, made when there is none yet.
+    /// The key to seal a new store with, made when there is none yet.
     pub(super) fn load_or_create(&self) -> Result<MasterKey> {
-        if self.given.is_some() {
-            return self.load();
-        }
-        if let Some(key) = read(&self.path)? {
+        if let Some(key) = self.current()? {
             return Ok(key);
         }
         create(&self.path)?;
-        self.load()
+        let made = read(&self.path)?;
+        made.ok_or_else(|| StoreError::unavailable(format!("the master key {} vanished", self.path.display())))
     }
+
+    /// The key of the setting, else that of the file.
+    pub(super) fn current(&self) -> Result<Option<MasterKey>> {
+        if self.given.is_some() { self.given() } else { self.filed() }
+    }
+
+    /// The key of the setting.
+    pub(super) fn given(&self) -> Result<Option<MasterKey>> {
+        self.given.as_ref().map(|key| given(SETTING, key)).transpose()
+    }
+
+    fn filed(&self) -> Result<Option<MasterKey>> {
+        read(&self.path)
+    }
+
+    /// Writes a new key beside the file. It is no use yet, but from now on it opens the store as well.
+    pub(super) fn prepare_next(&self) -> Result<MasterKey> {
+        let path = self.next_path();
+        if read(&path)?.is_none() {
+            create(&path)?;
+        }
+        let made = read(&path)?;
+        made.ok_or_else(|| StoreError::unavailable(format!("the master key {} vanished", path.display())))
+    }
+
+    /// The new key takes the file's place.
+    pub(super) fn promote_next(&self) -> Result<()> {
+        let moved = fs::rename(self.next_path(), &self.path);
+        moved.map_err(|e| {
+            let (next, path) = (self.next_path(), self.path.clone());
+            let message = format!(
+                "the store is sealed anew, but {} could not be moved to {}: {e}; move it yourself",
+                next.display(),
+                path.display()
+            );
+            StoreError::invalid(PATH_SETTING, message)
+        })
+    }
+
+    fn next_path(&self) -> PathBuf {
+        let mut beside = self.path.as_os_str().to_owned();
+        beside.push(".next");
+        PathBuf::from(beside)
+    }
+}
+
+/// A key given in a setting.
+fn given(setting: &'static str, key: &Secret) -> Result<MasterKey> {
+    MasterKey::from_base64(key.reveal()).map_err(|e| StoreError::invalid(setting, e.to_string()))
 }
 
 fn read(path: &Path) -> Result<Option<MasterKey>> {
@@ -106,7 +162,8 @@ mod tests {
     #[test]
     fn made_once_private_and_refused_when_others_may_read_it() {
         let dir = tempfile::tempdir().unwrap();
-        let source = MasterSource { given: None, path: dir.path().join("master.key") };
+        let source =
+            MasterSource { given: None, previous: None, also_filed: false, path: dir.path().join("master.key") };
         assert_eq!(source.load().err().map(|e| e.kind), Some(StoreErrorKind::WrongMasterKey));
         source.load_or_create().unwrap();
         let text = fs::read_to_string(&source.path).unwrap();
@@ -118,7 +175,8 @@ mod tests {
         fs::set_permissions(&source.path, fs::Permissions::from_mode(0o644)).unwrap();
         let refused = source.load().err().unwrap().to_string();
         assert!(refused.contains("0644") && refused.contains("chmod 600"), "{refused}");
-        let given = MasterSource { given: Some(Secret::new("short")), path: source.path };
+        let given =
+            MasterSource { given: Some(Secret::new("short")), previous: None, also_filed: false, path: source.path };
         assert_eq!(given.load().err().map(|e| e.kind), Some(StoreErrorKind::Invalid(SETTING)));
     }
 }

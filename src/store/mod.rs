@@ -1,17 +1,26 @@
-//! What survives a restart: one face, an embedded engine behind it (and the seam for another).
+//! What survives a restart: one face, and behind it a file of our own or PostgreSQL.
 //!
 //! [`Store`] checks, makes ids and keys, hashes and seals; an engine only keeps rows. So no engine ever sees an API key
 //! or an account's secret in the clear. Nothing on a request's path calls in here: the catalog comes out by `refresh`,
 //! usage goes in by `writer`. When the store is away both wait and retry; known keys go on working.
 
 pub mod audit;
+mod decode;
 mod embedded;
+mod engine;
 mod error;
 mod master;
+mod migrations;
+mod postgres;
 pub mod query;
 pub mod refresh;
 pub mod retention;
+mod rotate;
 pub mod rows;
+mod seals;
+pub mod spending;
+mod spill;
+mod transfer;
 mod usage;
 pub mod usage_query;
 pub mod validate;
@@ -19,60 +28,84 @@ pub mod writer;
 
 pub use error::{Result, StoreError, StoreErrorKind};
 pub use refresh::Refresher;
+pub use rotate::{Rotated, rotate_master_key};
+pub use transfer::{Moved, move_store};
 pub use writer::Writer;
 
-use crate::base::seal::{self, DataKey, MasterKey, SealError, Sealer};
+use crate::base::seal::{self, DataKey};
 use crate::base::{AccountId, Clock, KeyId, Secret, TokenId, VirtualModelId};
 use crate::config::{RouteSpec, Settings};
 use crate::state::news::{Herald, Kind, News};
-use crate::state::providers;
-use embedded::{Deployment, Embedded};
+use embedded::Embedded;
+use engine::Engine;
 use master::MasterSource;
+use postgres::{Listening, Postgres};
 use rows::{
     AccountInfo, AccountRow, Admissions, Changes, CreatedKey, CustomProvider, KeyInfo, KeySpec, NewAccount, Scope,
     SealedAccount, TokenRow, VirtualModelRow,
 };
-use std::collections::BTreeSet;
+use seals::{Seals, record};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::Notify;
-
-const CANARY: &[u8] = b"merido";
 
 /// Where the store lies and what opens it.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
     /// The data directory.
     pub dir: PathBuf,
+    /// The database; without one the store is a file in `dir`.
+    pub database_url: Option<Secret>,
     /// The master key, if it is given rather than kept in a file.
     pub master_key: Option<Secret>,
     /// The file, if it is not `dir/master.key`.
     pub master_key_path: Option<PathBuf>,
+    /// The master key before this one: while keys are being changed, either opens the store.
+    pub master_key_previous: Option<Secret>,
 }
 
 /// Handle to the store; cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    engine: Embedded,
+    engine: Engine,
     seals: Arc<Seals>,
     bell: Arc<Notify>,
     herald: Arc<OnceLock<Herald>>,
-}
-
-struct Seals {
-    deployment: u64,
-    data: DataKey,
-    accounts: Sealer,
-    builtin: BTreeSet<Box<str>>,
 }
 
 impl From<&Settings> for StoreConfig {
     fn from(settings: &Settings) -> Self {
         Self {
             dir: settings.data_dir.clone(),
+            database_url: settings.database_url.clone(),
             master_key: settings.master_key.clone(),
             master_key_path: settings.master_key_path.clone(),
+            master_key_previous: settings.master_key_previous.clone(),
+        }
+    }
+}
+
+impl StoreConfig {
+    /// A store of its own in `dir`, its master key in a file beside it.
+    pub fn in_dir(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            database_url: None,
+            master_key: None,
+            master_key_path: None,
+            master_key_previous: None,
+        }
+    }
+
+    fn master(&self) -> MasterSource {
+        let path = self.master_key_path.clone().unwrap_or_else(|| self.dir.join("master.key"));
+        MasterSource {
+            given: self.master_key.clone(),
+            previous: self.master_key_previous.clone(),
+            also_filed: false,
+            path,
         }
     }
 }
@@ -80,32 +113,43 @@ impl From<&Settings> for StoreConfig {
 impl Store {
     /// Opens the store, making and migrating it as needed, and checks that the master key is its own. Blocks.
     pub fn open(config: &StoreConfig) -> Result<Self> {
-        let path = config.master_key_path.clone().unwrap_or_else(|| config.dir.join("master.key"));
-        let source = MasterSource { given: config.master_key.clone(), path };
-        let mut seals = None;
-        let engine = Embedded::open(&config.dir, |found| {
-            let (deployment, data, new) = if let Some(found) = found {
-                (found.id, unlock(&source.load()?, &found)?, None)
-            } else {
-                let (new, data) = invent(&source.load_or_create()?)?;
-                (new.id, data, Some(new))
-            };
-            seals = Some(Seals::new(deployment, data)?);
-            Ok(new)
-        })?;
-        let seals = seals.ok_or_else(|| StoreError::corrupt("the store has no deployment"))?;
+        Self::open_by(config, config.master())
+    }
+
+    fn open_by(config: &StoreConfig, source: MasterSource) -> Result<Self> {
+        let settle = move |found| seals::settle(&source, found);
+        let (engine, seals) = match &config.database_url {
+            Some(url) => {
+                let (engine, seals) = Postgres::open(url, settle)?;
+                (Engine::Postgres(engine), seals)
+            }
+            None => {
+                let (engine, seals) = Embedded::open(&config.dir, settle)?;
+                (Engine::Embedded(engine), seals)
+            }
+        };
         Ok(Self { engine, seals: Arc::new(seals), bell: Arc::default(), herald: Arc::default() })
     }
 
-    /// Rings when this handle (or a clone of it) changed the catalog.
+    /// Makes the refresher look at once. This handle (and its clones) ring it after each change of the catalog; so may
+    /// whoever hears of one from elsewhere.
     pub fn bell(&self) -> Arc<Notify> {
         Arc::clone(&self.bell)
     }
 
-    /// Tells other instances of each change this handle (or a clone of it) makes to the catalog, from now on.
+    /// Tells other instances of each change this handle (or a clone of it) makes to the catalog, from now on. News of
+    /// theirs rings [`Store::bell`] only, and so never comes back as ours.
     pub fn tell_of_changes(&self, herald: Herald) {
         // A second one has nobody else to tell.
         let _ = self.herald.set(herald);
+    }
+
+    /// Where it is, for people; holds no password.
+    pub fn place(&self) -> String {
+        match &self.engine {
+            Engine::Embedded(engine) => engine.place(),
+            Engine::Postgres(engine) => engine.place(),
+        }
     }
 
     /// The deployment's id.
@@ -338,6 +382,19 @@ impl Store {
         })
     }
 
+    /// How often to look for changes that nobody told of.
+    fn poll(&self) -> Duration {
+        self.engine.poll()
+    }
+
+    /// Rings `bell` at changes that anybody makes, until what it answers is dropped; where the engine tells of them.
+    fn listen(&self, bell: &Arc<Notify>) -> Option<Listening> {
+        match &self.engine {
+            Engine::Embedded(_) => None,
+            Engine::Postgres(engine) => Some(engine.listen(Arc::clone(bell))),
+        }
+    }
+
     fn opened(&self, account: SealedAccount) -> Option<AccountRow> {
         let id = account.info.id;
         let plain = self.seals.accounts.open(&record(id), &account.sealed).ok();
@@ -359,49 +416,16 @@ impl Store {
     }
 }
 
-impl Seals {
-    fn new(deployment: u64, data: DataKey) -> Result<Self> {
-        let builtin = providers::builtin().map_err(StoreError::corrupt)?;
-        Ok(Self {
-            deployment,
-            accounts: data.sealer("accounts")?,
-            data,
-            builtin: builtin.into_iter().map(|spec| spec.provider.name.clone()).collect(),
-        })
-    }
-}
-
-fn invent(master: &MasterKey) -> Result<(Deployment, DataKey)> {
-    let id = seal::random_u64()?;
-    let data = DataKey::generate()?;
-    let wrapped_key = master.wrap(&data, &id.to_le_bytes())?;
-    let canary = data.sealer("canary")?.seal(&id.to_le_bytes(), CANARY)?;
-    Ok((Deployment { id, wrapped_key, canary }, data))
-}
-
-fn unlock(master: &MasterKey, found: &Deployment) -> Result<DataKey> {
-    let bound = found.id.to_le_bytes();
-    let opened = || -> Result<DataKey, SealError> {
-        let data = master.unwrap_key(&found.wrapped_key, &bound)?;
-        let canary = data.sealer("canary")?.open(&bound, &found.canary)?;
-        if canary == CANARY { Ok(data) } else { Err(SealError::Unreadable) }
-    };
-    opened().map_err(|_| {
-        let message = "the master key is not the one this store was sealed with: give the right one in \
-                       MERIDO_MASTER_KEY or MERIDO_MASTER_KEY_PATH";
-        StoreError::new(StoreErrorKind::WrongMasterKey, message)
-    })
-}
-
-fn record(id: AccountId) -> Vec<u8> {
-    format!("accounts/{id}").into_bytes()
-}
-
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("deployment", &self.seals.deployment).finish_non_exhaustive()
     }
 }
 
+#[cfg(test)]
+mod shared_tests;
+#[cfg(test)]
+#[path = "../../tests/it/support/postgres.rs"]
+pub(crate) mod test_server;
 #[cfg(test)]
 mod tests;

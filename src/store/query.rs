@@ -216,6 +216,16 @@ impl LogSelect {
         Self { indexed: indexed.text, search: words, values: indexed.values, indexed_values, limit: limit + 1 }
     }
 
+    /// As it is asked for a page: first, and going on.
+    #[cfg(test)]
+    pub(super) fn variants(filter: &LogFilter, cursor: Option<LogCursor>, spelling: Spelling) -> Vec<Self> {
+        let select = |search: &Search<'_>, cursor| Self::new(filter, search, cursor, 50, spelling);
+        match filter.q.as_deref() {
+            Some(text) => vec![select(&Search::Client(text), None), select(&Search::Text(text), cursor)],
+            None => vec![select(&Search::All, None), select(&Search::All, cursor)],
+        }
+    }
+
     /// The whole statement for `columns` of the log.
     pub(super) fn sql(&self, columns: &str) -> String {
         let order = "ORDER BY time_ms DESC, seq DESC";

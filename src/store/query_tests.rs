@@ -43,6 +43,7 @@ pub(in crate::store) async fn questions(store: &Store) {
                 23 => row.error = Some("odd \0 text".into()),
                 _ => {}
             })
+            .into()
         })
         .collect();
     store.append(Arc::new(UsageBatch { writer: 77, number: 1, totals: Vec::new(), rows })).await.unwrap();

@@ -1,6 +1,7 @@
 //! Builds and publishes the catalog: nobody else does. Others ring its bell.
 //!
-//! It looks for change numbers newer than the last it saw, every [`POLL`] and at each ring, and loads only those rows.
+//! It looks for change numbers newer than the last it saw and loads only those rows: at each ring of its bell (a change
+//! of our own, a notification of the database, a message of another instance), and every now and then by itself.
 //! Keys go into the directory one by one; accounts and virtual models are small: they are built anew and swapped.
 //! While the store is away the directory stays as it was and its `last_refresh` grows old, which turns "unknown key"
 //! from the caller's fault into ours.
@@ -20,8 +21,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Another process' change is live after this at most, plus the load itself. One statement each time.
-pub const POLL: Duration = Duration::from_millis(50);
+/// After a failed look, the first wait before the next.
+const RETRY: Duration = Duration::from_millis(50);
+/// And the longest.
+const RETRY_CAP: Duration = Duration::from_secs(1);
 
 /// What comes from the settings rather than from the store.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +48,8 @@ pub struct Refresher {
     models: BTreeMap<u64, VirtualModelRow>,
     seq: u64,
     published: bool,
+    deaf: bool,
+    poll: Option<Duration>,
 }
 
 /// A provider and where it listens by default.
@@ -77,7 +82,16 @@ impl Refresher {
             models: BTreeMap::new(),
             seq: 0,
             published: false,
+            deaf: false,
+            poll: None,
         })
+    }
+
+    /// Without hearing what the database tells: only by looking, as behind a pooler that keeps notifications to itself.
+    #[must_use]
+    pub fn deaf(mut self) -> Self {
+        self.deaf = true;
+        self
     }
 
     /// Brings the directory up to date with the store.
@@ -102,8 +116,11 @@ impl Refresher {
 
     /// Keeps the directory up to date until streams are cut.
     pub async fn run(mut self, drain: Drain, bell: Arc<Notify>) {
-        let mut backoff = Backoff::new(POLL, Duration::from_secs(1), self.store.deployment());
-        let mut wait = POLL;
+        // Rings by itself whenever anybody commits a change, where the engine can hear of that.
+        let _listening = (!self.deaf).then(|| self.store.listen(&bell));
+        let poll = self.poll.unwrap_or_else(|| self.store.poll());
+        let mut backoff = Backoff::new(RETRY, RETRY_CAP, self.store.deployment());
+        let mut wait = poll;
         let mut away = false;
         loop {
             tokio::select! {
@@ -117,7 +134,7 @@ impl Refresher {
                         tracing::info!("the store is back");
                         backoff.reset();
                     }
-                    wait = POLL;
+                    wait = poll;
                 }
                 Err(error) => {
                     METRICS.store_errors.inc();
@@ -262,6 +279,9 @@ fn demo_provider() -> Provider {
     }
 }
 
+#[cfg(test)]
+#[path = "refresh_shared_tests.rs"]
+mod shared_tests;
 #[cfg(test)]
 #[path = "refresh_tests.rs"]
 pub(super) mod tests;

@@ -5,6 +5,8 @@ use crate::dialect::{Dialect, Endpoint};
 use crate::state::catalog::{Auth, Key, KeyHash, VirtualModel};
 use crate::state::usage::{LogRow, Tokens, Total};
 
+use super::decode::{MAX_ERROR, MAX_TEXT, cut};
+
 /// An account to be made.
 #[derive(Clone, Debug)]
 pub struct NewAccount {
@@ -188,7 +190,7 @@ pub struct UsageBatch {
     /// Added to what is there.
     pub totals: Vec<Total>,
     /// Inserted unless a row of that id is there.
-    pub rows: Vec<LogRow>,
+    pub rows: Vec<LoggedRow>,
 }
 
 /// A log row as it is read back.
@@ -249,6 +251,38 @@ pub struct Pruned {
     pub rows: u64,
     /// More is due: call again.
     pub more: bool,
+}
+
+/// As it will be read back: texts cut to what is kept, the id to the 48 bits of its epoch that are printed.
+impl From<LogRow> for LoggedRow {
+    fn from(row: LogRow) -> Self {
+        let short = |text: &str| cut(text, MAX_TEXT).to_owned();
+        Self {
+            id: RequestId { epoch: row.id.epoch & 0xffff_ffff_ffff, n: row.id.n },
+            time_ms: row.time_ms,
+            client_request_id: row.client_request_id.as_deref().map(short),
+            key: row.key.as_ref().map(|key| (key.id, key.name.to_string())),
+            dialect: row.endpoint.dialect().name().to_owned(),
+            endpoint: endpoint_name(row.endpoint).to_owned(),
+            requested_model: short(&row.requested_model),
+            provider: row.account.as_ref().map(|account| account.provider.name.to_string()),
+            account: row.account.as_ref().map(|account| (account.id, account.label.to_string())),
+            model: row.model.as_deref().map(short),
+            status: row.status,
+            stream: row.stream,
+            cache: row.cache.name().to_owned(),
+            attempts: row.attempts,
+            timeline: row.timeline.map(String::from),
+            tokens: row.tokens,
+            cost_nanos: row.cost_nanos,
+            latency_ms: row.latency_ms,
+            first_byte_ms: row.first_byte_ms,
+            overhead_us: row.overhead_us,
+            error: row.error.as_deref().map(|text| cut(text, MAX_ERROR).to_owned()),
+            estimated: row.estimated,
+            sampled: row.sampled,
+        }
+    }
 }
 
 impl Scope {

@@ -8,11 +8,18 @@ use crate::config::TargetSpec;
 use crate::dialect::Dialect;
 use crate::state::catalog::{Auth, Strategy};
 use crate::state::usage::{CacheState, Counts, LogRow, Tokens, Total};
+use base64::Engine as _;
 
 const SECRET: &str = "sk-provider-secret-0123456789";
 
 pub(super) fn config(dir: &std::path::Path) -> StoreConfig {
-    StoreConfig { dir: dir.to_owned(), master_key: None, master_key_path: None }
+    StoreConfig::in_dir(dir)
+}
+
+/// A store in a database.
+pub(super) fn shared_config(url: String) -> StoreConfig {
+    let master_key = Some(Secret::new(base64::engine::general_purpose::STANDARD.encode([7; 32])));
+    StoreConfig { database_url: Some(Secret::new(url)), master_key, ..StoreConfig::in_dir("/nowhere".as_ref()) }
 }
 
 pub(super) fn account(provider: &str, label: Option<&str>) -> NewAccount {
@@ -77,6 +84,8 @@ async fn body(open: impl Fn() -> Store) {
     accounts_and_providers(&store).await;
     keys(&store, &open()).await;
     models_and_tokens(&store).await;
+    ended_sessions(&store).await;
+    audit_and_repeats(&store).await;
     usage_is_exact_and_idempotent(&store).await;
     query::tests::questions(&store).await;
     let again = open();
@@ -214,8 +223,54 @@ async fn models_and_tokens(store: &Store) {
     assert_eq!(store.check_token(plain.reveal()).await.unwrap(), None);
 }
 
+async fn audit_and_repeats(store: &Store) {
+    let entry = |n: u64| audit::AuditEntry {
+        time_ms: n,
+        actor: "token".into(),
+        actor_id: Some("tok_1".into()),
+        actor_name: None,
+        action: format!("key.create \0 {n}"),
+        target: None,
+        address: Some("::1".into()),
+        detail: "{}".into(),
+    };
+    for n in 1..=250 {
+        store.engine.add_audit(entry(n), 50).await.unwrap();
+    }
+    let newest = store.audit_rows(None, 3).await.unwrap();
+    assert_eq!(newest.iter().map(|row| row.entry.time_ms).collect::<Vec<_>>(), [250, 249, 248]);
+    let all = store.audit_rows(Some(newest[2].seq), 1_000).await.unwrap();
+    assert!((90..=150).contains(&all.len()) && all[0].entry.time_ms == 247, "{}", all.len());
+    assert_eq!(store.begin_repeat([1; 32], [2; 32]).await.unwrap(), audit::Repeat::First);
+    assert_eq!(store.begin_repeat([1; 32], [3; 32]).await.unwrap(), audit::Repeat::Pending { request: [2; 32] });
+    store.end_repeat([1; 32], Some(b"made")).await.unwrap();
+    let again = audit::Repeat::Answered { request: [2; 32], answer: b"made".to_vec() };
+    assert_eq!(store.begin_repeat([1; 32], [2; 32]).await.unwrap(), again);
+    let first = store.keys_page(None, 1).await.unwrap();
+    let rest = store.keys_page(first.first().map(|key| (key.created_ms, key.id)), 100).await.unwrap();
+    assert_eq!(first.len() + rest.len(), store.keys().await.unwrap().len());
+}
+
+async fn ended_sessions(store: &Store) {
+    let engine = &store.engine;
+    engine.end_session(u64::MAX, 100, 10).await.unwrap();
+    engine.end_session(u64::MAX, 100, 10).await.unwrap();
+    assert_eq!(engine.admissions(99).await.unwrap().ended, [u64::MAX]);
+    assert!(engine.admissions(100).await.unwrap().ended.is_empty());
+    for id in 0..engine::ENDED_AT_MOST {
+        engine.end_session(id.cast_unsigned(), 1_000, 500).await.unwrap();
+    }
+    assert_eq!(engine.admissions(500).await.unwrap().session_epoch, 0);
+    engine.end_session(9_999_999, 1_000, 500).await.unwrap();
+    let after = engine.admissions(500).await.unwrap();
+    assert_eq!((after.session_epoch, after.ended.len()), (1, 0), "too many: all are over");
+    engine.end_all_sessions().await.unwrap();
+    assert_eq!(engine.admissions(500).await.unwrap().session_epoch, 2);
+}
+
 async fn usage_is_exact_and_idempotent(store: &Store) {
     let batch = |number, rows: Vec<LogRow>| {
+        let rows = rows.into_iter().map(Into::into).collect();
         Arc::new(UsageBatch { writer: 9, number, totals: vec![total("a", 5), total("b", 1)], rows })
     };
     assert_eq!(store.append(batch(1, vec![row(1, 200), row(2, 500)])).await.unwrap(), 2);
@@ -254,6 +309,12 @@ async fn usage_is_exact_and_idempotent(store: &Store) {
 async fn the_embedded_engine_does_what_every_engine_must() {
     let dir = tempfile::tempdir().unwrap();
     body(|| Store::open(&config(dir.path())).unwrap()).await;
+}
+
+#[tokio::test]
+async fn the_postgres_engine_does_what_every_engine_must() {
+    let config = shared_config(test_server::database());
+    body(|| Store::open(&config).unwrap()).await;
 }
 
 #[tokio::test]

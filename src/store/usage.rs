@@ -21,7 +21,12 @@ impl Store {
 
     /// What each key has spent so far, in nanodollars.
     pub async fn spent(&self) -> Result<Vec<(KeyId, i64)>> {
-        self.engine.spent().await
+        self.engine.spent(None).await
+    }
+
+    /// The same, of those keys only that have a budget and spent anything since that Unix minute, on any instance.
+    pub async fn spent_since(&self, minute: u32) -> Result<Vec<(KeyId, i64)>> {
+        self.engine.spent(Some(minute)).await
     }
 
     /// The newest `limit` log rows, newest first.

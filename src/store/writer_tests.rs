@@ -38,6 +38,10 @@ impl Home {
         raw.execute_batch(&format!("ALTER TABLE {from} RENAME TO {to}")).unwrap();
     }
 
+    async fn stored_totals(&self) -> usize {
+        self.store.usage_totals().await.unwrap().len()
+    }
+
     async fn stored(&self) -> (u64, u64, i64, usize) {
         let totals = self.store.usage_totals().await.unwrap();
         assert!(totals.len() <= 1);
@@ -97,4 +101,50 @@ async fn it_ends_only_when_all_is_written_even_if_the_store_was_away() {
     home.away(false);
     running.await.unwrap();
     assert_eq!(home.stored().await, (150, 450, 1_050, 150));
+}
+
+#[tokio::test]
+async fn of_a_store_that_stays_away_usage_waits_on_disk_and_counts_once_when_it_is_back() {
+    let mut home = Home::new();
+    let spill = home.dir.path().join("spill");
+    let writer = Writer::new(home.store.clone(), Arc::clone(&home.usage)).unwrap().spilling(&spill, 1 << 20);
+    let switch = DrainSwitch::new();
+    let running = tasks::spawn("writer", writer.run(switch.drain()));
+    home.away(true);
+    home.requests(30);
+    let files = || std::fs::read_dir(&spill).map(Iterator::count).unwrap_or_default();
+    eventually("it is spilled", || files() == 1).await;
+    home.requests(30);
+    let usage = Arc::clone(&home.usage);
+    eventually("what comes later, too", || usage.queued() == 0).await;
+    home.away(false);
+    eventually("the file is gone", || files() == 0).await;
+    home.requests(30);
+    switch.advance(Phase::Cut);
+    running.await.unwrap();
+    assert_eq!(home.stored().await, (90, 270, 630, 90));
+}
+
+#[tokio::test]
+async fn what_one_process_spilled_at_its_end_the_next_one_stores() {
+    let mut home = Home::new();
+    let spill = home.dir.path().join("spill");
+    let writer =
+        |home: &Home| Writer::new(home.store.clone(), Arc::clone(&home.usage)).unwrap().spilling(&spill, 1 << 20);
+    let first = writer(&home);
+    let switch = DrainSwitch::new();
+    switch.advance(Phase::Cut);
+    home.away(true);
+    home.requests(40);
+    first.run(switch.drain()).await;
+    assert_eq!(home.stored_totals().await, 0);
+    home.away(false);
+    // A crash after the batch was stored and before the file was gone: read twice, counted once.
+    let file = std::fs::read_dir(&spill).unwrap().next().unwrap().unwrap().path();
+    let copy = std::fs::read(&file).unwrap();
+    assert_eq!(writer(&home).flush().await, Ok(40));
+    assert!(!file.exists());
+    std::fs::write(&file, copy).unwrap();
+    assert_eq!(writer(&home).flush().await, Ok(0));
+    assert_eq!(home.stored().await, (40, 120, 280, 40));
 }

@@ -58,6 +58,10 @@ impl Two {
         let next = if rests { (1, 2) } else { (2, 1) };
         assert_eq!(self.ask(next).header("x-merido-attempts"), Some("1"), "{what}");
         let row = self.gateway.rows(2).into_iter().find(|row| row.attempts == 2).unwrap();
+        let timeline: serde_json::Value = serde_json::from_str(row.timeline.as_deref().unwrap()).unwrap();
+        assert_eq!((&timeline[0]["account"], &timeline[1]["account"]), (&json!("a"), &json!("b")), "{what}");
+        assert!(timeline[0]["status"] != 200 && timeline[0]["took_ms"].is_u64(), "{what}: {timeline}");
+        assert_eq!((&timeline[1]["status"], &timeline[2]), (&json!(200), &json!(null)), "{what}: {timeline}");
         assert_eq!((row.status, row.account.unwrap().1.as_str()), (200, "b"), "{what}");
     }
 }

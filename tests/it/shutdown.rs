@@ -28,7 +28,7 @@ fn set_up(dir: &Path, provider: &Provider) {
 }
 
 fn store(dir: &Path) -> Store {
-    Store::open(&StoreConfig { dir: dir.join("data"), master_key: None, master_key_path: None }).unwrap()
+    Store::open(&StoreConfig::in_dir(&dir.join("data"))).unwrap()
 }
 
 /// A stream whose first half is on its way to the client when this returns.

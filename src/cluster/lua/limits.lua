@@ -113,7 +113,7 @@ local lease_t = rate_t > 0 and max(0, min(arg(13), floor(bal_t / U / (live + 1))
 if rate_t > 0 and mine_t + lease_t < arg(14) then lease, lease_t = 0, 0 end
 if rate > 0 and mine + lease < 1 then lease_t = 0 end
 bal, bal_t = bal - lease * U, bal_t - lease_t * U
-if parallel > 0 then
+if parallel > 0 and (taken + slots) * 2 <= parallel then
   slots = slots + max(0, min(arg(20), floor((parallel - taken - slots) / (live + 1))))
 end
 

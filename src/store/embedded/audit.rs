@@ -1,9 +1,10 @@
 //! The audit, repeatable requests, and a page of keys.
 
+use super::Embedded;
 use super::keys::{COLUMNS as KEY_COLUMNS, info as key_info};
-use super::{Embedded, bad_row};
 use crate::base::KeyId;
 use crate::store::audit::{AuditEntry, AuditRow, Repeat};
+use crate::store::decode::bad_row;
 use crate::store::error::Result;
 use crate::store::rows::KeyInfo;
 use rusqlite::{OptionalExtension as _, params};

@@ -1,27 +1,12 @@
 //! Accounts, providers outside the catalogue, and the reading of what changed.
 
-use super::{Embedded, bad_row, next_seq};
+use super::{Embedded, next_seq};
 use crate::base::{AccountId, Clock};
-use crate::dialect::Dialect;
-use crate::state::catalog::KeyHash;
+use crate::store::decode::{default_label, found, provider, provider_usable};
+use crate::store::engine::{RawChanges, WINDOW};
 use crate::store::error::{Result, StoreError, StoreErrorKind};
-use crate::store::rows::{AccountInfo, CustomProvider, SealedAccount, VirtualModelRow, auth_from_name, auth_name};
+use crate::store::rows::{AccountInfo, CustomProvider, SealedAccount, auth_name};
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
-
-/// Changes as an engine reads them: secrets still sealed.
-#[derive(Debug, Default)]
-pub(crate) struct RawChanges {
-    pub(crate) up_to: u64,
-    pub(crate) more: bool,
-    pub(crate) providers: Vec<CustomProvider>,
-    pub(crate) accounts: Vec<(AccountId, Option<SealedAccount>)>,
-    pub(crate) keys: Vec<(KeyHash, crate::state::catalog::Key)>,
-    pub(crate) dead_hashes: Vec<KeyHash>,
-    pub(crate) virtual_models: Vec<(u64, Option<VirtualModelRow>)>,
-}
-
-/// Change numbers read at once: bounds memory and the time a reader holds back the journal.
-const WINDOW: i64 = 10_000;
 
 impl Embedded {
     /// Inserts `account`; an empty label becomes the next free `default`, `default-2`, …
@@ -45,16 +30,7 @@ impl Embedded {
                     })
                     .optional()?,
             };
-            match known {
-                None if !builtin => {
-                    let message = format!("`{}` is not in the catalogue: say its dialect and base URL", info.provider);
-                    return Err(StoreError::invalid("provider", message));
-                }
-                Some(false) if !builtin && info.base_url.is_none() => {
-                    return Err(StoreError::invalid("base_url", format!("`{}` has none of its own", info.provider)));
-                }
-                _ => {}
-            }
+            provider_usable(&info, known, builtin)?;
             if info.label.is_empty() {
                 info.label = free_label(tx, &info.provider)?;
             }
@@ -89,7 +65,7 @@ impl Embedded {
             );
             let changed =
                 named(updated, || format!("{} already has an account labelled `{}`", info.provider, info.label))?;
-            found(changed, || format!("account {}", info.id))
+            found(changed as u64, || format!("account {}", info.id))
         })
         .await
     }
@@ -115,7 +91,7 @@ impl Embedded {
                 "UPDATE accounts SET deleted = 1, secret = x'', changed_seq = ?2 WHERE id = ?1 AND deleted = 0",
                 params![id.0.cast_signed(), seq],
             )?;
-            found(changed, || format!("account {id}"))
+            found(changed as u64, || format!("account {id}"))
         })
         .await
     }
@@ -177,13 +153,7 @@ fn providers_after(tx: &Transaction<'_>, seq: i64, up_to: i64) -> Result<Vec<Cus
     let mut out = Vec::new();
     while let Some(row) = rows.next()? {
         let (dialect, auth): (String, String) = (row.get(1)?, row.get(2)?);
-        out.push(CustomProvider {
-            name: row.get(0)?,
-            dialect: Dialect::from_name(&dialect).ok_or_else(|| bad_row("a provider of an unknown dialect"))?,
-            auth: auth_from_name(&auth).ok_or_else(|| bad_row("a provider of an unknown auth"))?,
-            http2: row.get(3)?,
-            base_url: row.get(4)?,
-        });
+        out.push(provider(row.get(0)?, &dialect, &auth, row.get(3)?, row.get(4)?)?);
     }
     Ok(out)
 }
@@ -216,7 +186,7 @@ fn account_info(row: &Row<'_>) -> rusqlite::Result<AccountInfo> {
 fn free_label(tx: &Transaction<'_>, provider: &str) -> Result<String> {
     let mut taken = tx.prepare_cached("SELECT 1 FROM accounts WHERE provider = ?1 AND label = ?2 AND deleted = 0")?;
     for n in 1u32.. {
-        let label = if n == 1 { "default".to_owned() } else { format!("default-{n}") };
+        let label = default_label(n);
         if !taken.exists([provider, &label])? {
             return Ok(label);
         }
@@ -230,9 +200,4 @@ pub(super) fn named<T>(done: rusqlite::Result<T>, conflict: impl FnOnce() -> Str
         let e = StoreError::from(e);
         if e.kind == StoreErrorKind::Conflict { StoreError::new(StoreErrorKind::Conflict, conflict()) } else { e }
     })
-}
-
-/// Nothing changed: there is no such thing.
-pub(super) fn found(changed: usize, what: impl FnOnce() -> String) -> Result<()> {
-    if changed == 0 { Err(StoreError::not_found(what())) } else { Ok(()) }
 }

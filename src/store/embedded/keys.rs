@@ -1,18 +1,17 @@
 //! API keys: hashes and limits. A hash that stops being valid is written down as dead in the same transaction.
 
-use super::catalog::{found, named};
-use super::{Embedded, bad_row, next_seq};
+use super::catalog::named;
+use super::{Embedded, next_seq};
 use crate::base::KeyId;
 use crate::state::catalog::{Key, KeyHash};
+use crate::store::decode::{catalog_key, found, key_hash, models_json, models_of};
+use crate::store::engine::Change;
 use crate::store::error::{Result, StoreError};
 use crate::store::rows::{KeyInfo, KeySpec};
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 pub(super) const COLUMNS: &str =
     "id, name, rpm, burst, tpm, max_parallel, models, budget_nanos, expires_ms, created_ms";
-
-/// Changes a key's spec inside the transaction, so that two changes at once both hold.
-pub(crate) type Change = Box<dyn FnOnce(&mut KeySpec) -> Result<()> + Send>;
 
 impl Embedded {
     /// Inserts a key.
@@ -111,7 +110,7 @@ impl Embedded {
             bury(tx, id, seq)?;
             let update = "UPDATE keys SET deleted = 1, changed_seq = ?2 WHERE id = ?1 AND deleted = 0";
             let changed = tx.execute(update, params![id.0.cast_signed(), seq])?;
-            found(changed, || format!("key {id}"))
+            found(changed as u64, || format!("key {id}"))
         })
         .await
     }
@@ -136,9 +135,7 @@ pub(super) fn after(tx: &Transaction<'_>, seq: i64, up_to: i64, now_ms: u64) -> 
         if seq == 0 && info.spec.expires_ms.is_some_and(|at| at <= now_ms) {
             continue;
         }
-        let hash: Vec<u8> = row.get(10)?;
-        let hash = KeyHash::try_from(hash).map_err(|_| bad_row("a key with a hash of another size"))?;
-        out.push((hash, catalog_key(info)));
+        out.push((key_hash(row.get(10)?)?, catalog_key(info)));
     }
     Ok(out)
 }
@@ -157,8 +154,6 @@ fn one(tx: &Transaction<'_>, id: KeyId) -> Result<KeyInfo> {
 }
 
 pub(super) fn info(row: &Row<'_>) -> Result<KeyInfo> {
-    let models: Option<String> = row.get(6)?;
-    let models = models.map(|json| serde_json::from_str(&json)).transpose();
     Ok(KeyInfo {
         id: KeyId(row.get::<_, i64>(0)?.cast_unsigned()),
         spec: KeySpec {
@@ -167,30 +162,10 @@ pub(super) fn info(row: &Row<'_>) -> Result<KeyInfo> {
             burst: row.get(3)?,
             tpm: row.get(4)?,
             max_parallel: row.get(5)?,
-            models: models.map_err(|_| bad_row("a key whose models are no JSON array"))?,
+            models: models_of(row.get(6)?)?,
             budget_nanos: row.get(7)?,
             expires_ms: row.get::<_, Option<i64>>(8)?.map(i64::cast_unsigned),
         },
         created_ms: row.get::<_, i64>(9)?.cast_unsigned(),
     })
-}
-
-fn catalog_key(info: KeyInfo) -> Key {
-    let spec = info.spec;
-    Key {
-        id: info.id,
-        name: spec.name.into(),
-        rpm: spec.rpm,
-        burst: spec.burst,
-        tpm: spec.tpm,
-        max_parallel: spec.max_parallel,
-        models: spec.models.map(|models| models.into_iter().map(String::into_boxed_str).collect()),
-        budget_nanos: spec.budget_nanos,
-        expires_unix_ms: spec.expires_ms,
-    }
-}
-
-fn models_json(spec: &KeySpec) -> Result<Option<String>> {
-    let json = spec.models.as_ref().map(serde_json::to_string).transpose();
-    json.map_err(|e| StoreError::invalid("models", e.to_string()))
 }

@@ -5,7 +5,7 @@ use super::usage::counts;
 use crate::base::{AccountId, KeyId, RequestId};
 use crate::state::usage::Tokens;
 use crate::store::error::Result;
-use crate::store::query::{LogCursor, LogSelect, Placed, Spelling, Value, stored_epoch};
+use crate::store::query::{LogCursor, LogSelect, Placed, Value, stored_epoch};
 use crate::store::rows::LoggedRow;
 use crate::store::usage_query::{Names, UsageRow, UsageSelect};
 use rusqlite::types::ToSqlOutput;
@@ -16,11 +16,6 @@ const COLUMNS: &str = "epoch, n, time_ms, client_request_id, key_id, key_name, d
     cache_write, reasoning, cost_nanos, latency_ms, first_byte_ms, overhead_us, error, estimated, sampled";
 
 impl Embedded {
-    /// How SQLite spells what differs.
-    pub(crate) fn spelling(&self) -> Spelling {
-        Spelling { mark: '?', like: "LIKE" }
-    }
-
     /// A page, and a row more when there is one.
     pub(crate) async fn logs(&self, select: LogSelect) -> Result<Vec<Placed>> {
         self.query(move |tx| {

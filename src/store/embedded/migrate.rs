@@ -1,38 +1,24 @@
-//! Forward-only migrations, compiled in, each in the write lock: of many processes starting at once one migrates and
-//! the others find it done. A database with more steps than this binary knows is refused untouched.
+//! Runs the steps that are due, in the write lock: of many processes starting at once one migrates and the others find
+//! it done.
 
 use crate::base::Clock;
-use crate::store::error::{Result, StoreError, StoreErrorKind};
+use crate::store::engine::Deployment;
+use crate::store::error::Result;
+use crate::store::migrations::{Step, due, steps};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-/// One step a file; the number is its place.
-const STEPS: &[(&str, &str)] = &[
-    ("0001_init", include_str!("../../../migrations/embedded/0001_init.sql")),
-    ("0002_sessions", include_str!("../../../migrations/embedded/0002_sessions.sql")),
-    ("0003_days", include_str!("../../../migrations/embedded/0003_days.sql")),
-    ("0004_audit", include_str!("../../../migrations/embedded/0004_audit.sql")),
-];
-
-/// The row that makes a file a deployment of its own.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Deployment {
-    /// Random.
-    pub(crate) id: u64,
-    /// The data key under the master key.
-    pub(crate) wrapped_key: Vec<u8>,
-    /// A known text sealed under the data key.
-    pub(crate) canary: Vec<u8>,
-}
+const STEPS: &[Step] = steps!("embedded": "0001_init", "0002_sessions", "0003_days", "0004_audit");
 
 /// Brings the schema up to date, then lets `found` check the deployment's row, or invent it.
-pub(super) fn run(
+pub(super) fn run<T>(
     connection: &mut Connection,
-    found: impl FnOnce(Option<Deployment>) -> Result<Option<Deployment>>,
-) -> Result<()> {
+    found: impl FnOnce(Option<Deployment>) -> Result<(Option<Deployment>, T)>,
+) -> Result<T> {
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    steps(&tx)?;
+    migrate(&tx)?;
     let now = Clock::unix_ms().cast_signed();
-    if let Some(new) = found(deployment(&tx)?)? {
+    let (new, out) = found(deployment(&tx)?)?;
+    if let Some(new) = new {
         tx.execute(
             "INSERT INTO meta (id, deployment, wrapped_key, canary, change_seq, log_bytes, created_ms)
              VALUES (1, ?1, ?2, ?3, 0, 0, ?4)
@@ -41,25 +27,16 @@ pub(super) fn run(
         )?;
     }
     tx.commit()?;
-    Ok(())
+    Ok(out)
 }
 
-fn steps(tx: &Transaction<'_>) -> Result<()> {
+fn migrate(tx: &Transaction<'_>) -> Result<()> {
     tx.execute_batch(
         "CREATE TABLE IF NOT EXISTS schema_version
          (version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_ms INTEGER NOT NULL) STRICT",
     )?;
     let done: u32 = tx.query_row("SELECT coalesce(max(version), 0) FROM schema_version", [], |row| row.get(0))?;
-    if done as usize > STEPS.len() {
-        return Err(StoreError::new(
-            StoreErrorKind::Newer,
-            format!(
-                "the store was migrated to version {done} by a newer merido; this one knows {}: run the newer one",
-                STEPS.len()
-            ),
-        ));
-    }
-    for (version, (name, sql)) in (1u32..).zip(STEPS).skip(done as usize) {
+    for (version, Step { name, sql }) in due(done, STEPS)? {
         tx.execute_batch(sql)?;
         tx.execute(
             "INSERT INTO schema_version (version, name, applied_ms) VALUES (?1, ?2, ?3)",
@@ -79,6 +56,20 @@ fn deployment(tx: &Transaction<'_>) -> Result<Option<Deployment>> {
 }
 
 impl super::Embedded {
+    /// The deployment's row as it is now.
+    pub(crate) async fn deployment(&self) -> Result<Option<Deployment>> {
+        self.query(deployment).await
+    }
+
+    /// Replaces the wrapped data key if it is still `old`; whether it was.
+    pub(crate) async fn rewrap(&self, old: Vec<u8>, new: Vec<u8>) -> Result<bool> {
+        self.write(move |tx| {
+            let update = "UPDATE meta SET wrapped_key = ?2 WHERE wrapped_key = ?1";
+            Ok(tx.execute(update, params![old, new])? == 1)
+        })
+        .await
+    }
+
     /// The schema's version and the steps this binary knows.
     pub(crate) async fn schema_version(&self) -> Result<u32> {
         self.query(|tx| Ok(tx.query_row("SELECT max(version) FROM schema_version", [], |row| row.get(0))?)).await
@@ -89,10 +80,11 @@ impl super::Embedded {
 mod tests {
     use super::super::Embedded;
     use super::*;
+    use crate::store::error::StoreErrorKind;
 
     #[expect(clippy::unnecessary_wraps, clippy::needless_pass_by_value, reason = "the shape `open` asks for")]
-    fn invent(found: Option<Deployment>) -> Result<Option<Deployment>> {
-        Ok(found.is_none().then(|| Deployment { id: 7, wrapped_key: vec![1], canary: vec![2] }))
+    fn invent(found: Option<Deployment>) -> Result<(Option<Deployment>, ())> {
+        Ok((found.is_none().then(|| Deployment { id: 7, wrapped_key: vec![1], canary: vec![2] }), ()))
     }
 
     #[test]

@@ -5,10 +5,11 @@
 //! the same time: SQLite's own locks order the writes, `change_seq` tells the others.
 //!
 //! When it fails: every call ends in a `StoreError`; a full channel is `Unavailable` at once rather than a queue that
-//! grows. The engine sees sealed secrets and hashes only. PostgreSQL's engine will have the same methods.
+//! grows. The engine sees sealed secrets and hashes only.
 
 mod audit;
 mod catalog;
+mod export;
 mod keys;
 mod logs;
 mod migrate;
@@ -17,8 +18,7 @@ mod sessions;
 mod tokens;
 mod usage;
 
-pub(crate) use migrate::Deployment;
-
+use super::engine::Deployment;
 use super::error::{Result, StoreError, StoreErrorKind};
 use crate::base::tasks;
 use crossbeam::channel::{Sender, TrySendError, bounded};
@@ -26,6 +26,7 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -39,6 +40,7 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 /// Handle to the three threads; they end when the last handle is gone.
 #[derive(Clone, Debug)]
 pub(crate) struct Embedded {
+    path: Arc<Path>,
     write: Lane,
     query: Lane,
     watch: Lane,
@@ -51,10 +53,10 @@ impl Embedded {
     /// Opens (and makes, and migrates) the store in `dir`. `found` is called inside the migration's own write lock
     /// with what identifies the deployment, or without it on the very first start, when it must invent one: so of
     /// many processes starting at once exactly one invents. Blocks: call it before serving.
-    pub(crate) fn open(
+    pub(crate) fn open<T>(
         dir: &Path,
-        found: impl FnOnce(Option<Deployment>) -> Result<Option<Deployment>>,
-    ) -> Result<Self> {
+        found: impl FnOnce(Option<Deployment>) -> Result<(Option<Deployment>, T)>,
+    ) -> Result<(Self, T)> {
         let failed = |what: &str, e: std::io::Error| {
             StoreError::unavailable(format!("cannot {what} {}: {e}; see MERIDO_DATA_DIR", dir.display()))
         };
@@ -68,17 +70,19 @@ impl Embedded {
             .open(&path)
             .map_err(|e| failed("write the store in", e))?;
         let mut writer = connect(&path)?;
-        migrate::run(&mut writer, found)?;
+        let out = migrate::run(&mut writer, found)?;
         let reader = |name| -> Result<Lane> {
             let connection = connect(&path)?;
             connection.pragma_update(None, "query_only", true)?;
             Lane::start(name, connection)
         };
-        Ok(Self {
-            query: reader("store-query")?,
-            watch: reader("store-watch")?,
-            write: Lane::start("store-write", writer)?,
-        })
+        let (query, watch) = (reader("store-query")?, reader("store-watch")?);
+        Ok((Self { path: path.into(), query, watch, write: Lane::start("store-write", writer)? }, out))
+    }
+
+    /// Where it is.
+    pub(crate) fn place(&self) -> String {
+        self.path.display().to_string()
     }
 
     /// One write transaction. Takes the write lock at its start: a transaction that reads first and then wants to
@@ -178,11 +182,6 @@ fn next_seq(tx: &Transaction<'_>) -> Result<i64> {
         .prepare_cached("UPDATE meta SET change_seq = change_seq + 1 RETURNING change_seq")?
         .query_row([], |row| row.get(0))?;
     Ok(seq)
-}
-
-/// Shorthand for content that does not read as what it must be.
-fn bad_row(what: &str) -> StoreError {
-    StoreError::corrupt(format!("the store holds {what}"))
 }
 
 impl From<rusqlite::Error> for StoreError {

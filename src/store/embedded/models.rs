@@ -1,13 +1,12 @@
 //! Virtual models.
 
-use super::catalog::{found, named};
-use super::{Embedded, bad_row, next_seq};
+use super::catalog::named;
+use super::{Embedded, next_seq};
 use crate::base::VirtualModelId;
-use crate::config::{RouteSpec, TargetSpec};
 use crate::state::catalog::VirtualModel;
-use crate::store::error::{Result, StoreError};
+use crate::store::decode::{found, targets_json, virtual_model};
+use crate::store::error::Result;
 use crate::store::rows::VirtualModelRow;
-use crate::store::validate;
 use rusqlite::{Row, Transaction, params};
 
 const COLUMNS: &str = "id, name, strategy, sticky, enabled, position, targets";
@@ -17,8 +16,7 @@ impl Embedded {
     pub(crate) async fn put_virtual_model(&self, model: VirtualModel) -> Result<()> {
         self.write(move |tx| {
             let seq = next_seq(tx)?;
-            let targets: Vec<TargetSpec> = model.targets.iter().map(validate::target_spec).collect();
-            let targets = serde_json::to_string(&targets).map_err(|e| StoreError::invalid("targets", e.to_string()))?;
+            let targets = targets_json(&model)?;
             let put = tx.execute(
                 "INSERT INTO virtual_models (id, name, strategy, sticky, enabled, position, targets, changed_seq)
                  VALUES (?1, ?2, ?3, ?4, 1, (SELECT coalesce(max(position), 0) + 1 FROM virtual_models), ?5, ?6)
@@ -53,7 +51,7 @@ impl Embedded {
         self.write(move |tx| {
             let seq = next_seq(tx)?;
             let update = "UPDATE virtual_models SET deleted = 1, changed_seq = ?2 WHERE id = ?1 AND deleted = 0";
-            found(tx.execute(update, params![id.0.cast_signed(), seq])?, || format!("virtual model {id}"))
+            found(tx.execute(update, params![id.0.cast_signed(), seq])? as u64, || format!("virtual model {id}"))
         })
         .await
     }
@@ -63,7 +61,9 @@ impl Embedded {
         self.write(move |tx| {
             let seq = next_seq(tx)?;
             let update = "UPDATE virtual_models SET enabled = ?2, changed_seq = ?3 WHERE id = ?1 AND deleted = 0";
-            found(tx.execute(update, params![id.0.cast_signed(), enabled, seq])?, || format!("virtual model {id}"))
+            found(tx.execute(update, params![id.0.cast_signed(), enabled, seq])? as u64, || {
+                format!("virtual model {id}")
+            })
         })
         .await
     }
@@ -77,7 +77,7 @@ impl Embedded {
             for (place, id) in (1i64..).zip(&ids) {
                 let update = "UPDATE virtual_models SET position = ?2, changed_seq = ?3 WHERE id = ?1 AND deleted = 0";
                 let changed = tx.execute(update, params![id.0.cast_signed(), place, seq])?;
-                found(changed, || format!("virtual model {id}"))?;
+                found(changed as u64, || format!("virtual model {id}"))?;
             }
             Ok(())
         })
@@ -102,10 +102,7 @@ pub(super) fn after(tx: &Transaction<'_>, seq: i64, up_to: i64) -> Result<Vec<(u
 }
 
 fn read(row: &Row<'_>) -> Result<VirtualModelRow> {
-    let targets: String = row.get(6)?;
-    let targets = serde_json::from_str(&targets).map_err(|_| bad_row("a virtual model whose targets do not read"))?;
-    let spec = RouteSpec { name: row.get(1)?, strategy: row.get(2)?, targets, sticky: Some(row.get(3)?) };
-    let model = validate::virtual_model(VirtualModelId(row.get::<_, i64>(0)?.cast_unsigned()), &spec)
-        .map_err(|e| bad_row(&format!("a virtual model `{}` that makes no sense: {e}", spec.name)))?;
-    Ok(VirtualModelRow { model, enabled: row.get(4)?, position: row.get(5)? })
+    let (id, targets): (i64, String) = (row.get(0)?, row.get(6)?);
+    let of = (row.get(1)?, row.get(2)?);
+    virtual_model(id.cast_unsigned(), of, row.get(3)?, &targets, row.get(4)?, row.get(5)?)
 }

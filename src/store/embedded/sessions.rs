@@ -4,12 +4,10 @@
 
 use super::Embedded;
 use super::tokens::{self, COLUMNS};
+use crate::store::engine::ENDED_AT_MOST;
 use crate::store::error::Result;
 use crate::store::rows::Admissions;
 use rusqlite::{Transaction, params};
-
-/// Ended sessions remembered one by one.
-const ENDED_AT_MOST: i64 = 4_096;
 
 impl Embedded {
     /// Tokens, ended sessions and the epoch, in one consistent look.
@@ -54,35 +52,4 @@ fn next_epoch(tx: &Transaction<'_>) -> Result<()> {
     tx.execute("UPDATE meta SET session_epoch = session_epoch + 1", [])?;
     tx.execute("DELETE FROM ended_sessions", [])?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::{Store, StoreConfig};
-
-    #[tokio::test]
-    async fn ended_sessions_are_listed_until_they_would_have_ended_and_too_many_end_all() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = StoreConfig { dir: dir.path().to_owned(), master_key: None, master_key_path: None };
-        let engine = Store::open(&config).unwrap().engine;
-        engine.end_session(u64::MAX, 100, 10).await.unwrap();
-        engine.end_session(u64::MAX, 100, 10).await.unwrap();
-        assert_eq!(engine.admissions(99).await.unwrap().ended, [u64::MAX]);
-        assert!(engine.admissions(100).await.unwrap().ended.is_empty());
-        engine
-            .write(|tx| {
-                (0..ENDED_AT_MOST).try_for_each(|id| {
-                    tx.execute("INSERT INTO ended_sessions VALUES (?1, 1000)", [id]).map(drop).map_err(Into::into)
-                })
-            })
-            .await
-            .unwrap();
-        assert_eq!(engine.admissions(500).await.unwrap().session_epoch, 0);
-        engine.end_session(9_999_999, 1000, 500).await.unwrap();
-        let after = engine.admissions(500).await.unwrap();
-        assert_eq!((after.session_epoch, after.ended.len()), (1, 0));
-        engine.end_all_sessions().await.unwrap();
-        assert_eq!(engine.admissions(500).await.unwrap().session_epoch, 2);
-    }
 }

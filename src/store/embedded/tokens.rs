@@ -1,8 +1,9 @@
 //! Management tokens: only their hashes.
 
-use super::catalog::{found, named};
-use super::{Embedded, bad_row};
+use super::Embedded;
+use super::catalog::named;
 use crate::base::TokenId;
+use crate::store::decode::{bad_row, found};
 use crate::store::error::Result;
 use crate::store::rows::{Scope, TokenRow};
 use rusqlite::{OptionalExtension as _, Row, params};
@@ -57,7 +58,7 @@ impl Embedded {
     pub(crate) async fn revoke_token(&self, id: TokenId) -> Result<()> {
         self.write(move |tx| {
             let gone = tx.execute("DELETE FROM tokens WHERE id = ?1", [id.0.cast_signed()])?;
-            found(gone, || format!("token {id}"))
+            found(gone as u64, || format!("token {id}"))
         })
         .await
     }

@@ -3,19 +3,13 @@
 
 use super::Embedded;
 use crate::base::{AccountId, Clock, KeyId};
-use crate::state::usage::{Counts, LogRow, Tokens, Total};
+use crate::state::usage::{Counts, Tokens, Total};
+use crate::store::decode::{MAX_TEXT, cut, size};
+use crate::store::engine::PRUNE_STEP;
 use crate::store::error::Result;
 use crate::store::query::stored_epoch;
-use crate::store::rows::{Pruned, UsageBatch, endpoint_name};
+use crate::store::rows::{LoggedRow, Pruned, UsageBatch};
 use rusqlite::{OptionalExtension as _, Transaction, params};
-
-/// Rows removed in one transaction.
-const PRUNE_STEP: u32 = 5_000;
-/// What a row costs besides its texts: numbers, record header and its entries in the indexes.
-const ROW_OVERHEAD: usize = 190;
-/// A client's words are kept, not its novels.
-const MAX_TEXT: usize = 256;
-const MAX_ERROR: usize = 2_048;
 
 impl Embedded {
     /// Stores `batch`; how many log rows are new. Nothing happens for a batch number that is stored already.
@@ -88,16 +82,25 @@ impl Embedded {
             .await
     }
 
-    /// All totals, oldest first.
-    pub(crate) async fn spent(&self) -> Result<Vec<(KeyId, i64)>> {
-        self.query(|tx| {
-            let mut select = tx.prepare_cached("SELECT key_id, SUM(cost_nanos) FROM usage_days GROUP BY key_id")?;
-            let rows = select.query_map([], |row| Ok((KeyId(row.get::<_, i64>(0)?.cast_unsigned()), row.get(1)?)))?;
-            Ok(rows.collect::<std::result::Result<_, _>>()?)
+    /// What keys have spent; of those only that spent anything since, when a minute is given.
+    pub(crate) async fn spent(&self, since_minute: Option<u32>) -> Result<Vec<(KeyId, i64)>> {
+        self.query(move |tx| {
+            let recent = "WHERE key_id IN (SELECT key_id FROM usage WHERE minute >= ?1)
+                 AND key_id IN (SELECT id FROM keys WHERE budget_nanos IS NOT NULL)";
+            let sums = "SELECT key_id, SUM(cost_nanos) FROM usage_days";
+            let sql = format!("{sums} {} GROUP BY key_id", if since_minute.is_some() { recent } else { "" });
+            let mut select = tx.prepare_cached(&sql)?;
+            let read = |row: &rusqlite::Row<'_>| Ok((KeyId(row.get::<_, i64>(0)?.cast_unsigned()), row.get(1)?));
+            let rows = match since_minute {
+                Some(minute) => select.query_map([minute], read)?.collect::<rusqlite::Result<_>>()?,
+                None => select.query_map([], read)?.collect::<rusqlite::Result<_>>()?,
+            };
+            Ok(rows)
         })
         .await
     }
 
+    /// All totals, oldest first.
     pub(crate) async fn usage_totals(&self) -> Result<Vec<Total>> {
         self.query(|tx| {
             let mut select = tx.prepare_cached(
@@ -184,7 +187,7 @@ fn add(tx: &Transaction<'_>, total: &Total) -> Result<()> {
     Ok(())
 }
 
-fn insert(tx: &Transaction<'_>, row: &LogRow, size: i64) -> Result<bool> {
+fn insert(tx: &Transaction<'_>, row: &LoggedRow, size: i64) -> Result<bool> {
     let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let inserted = tx
         .prepare_cached(
@@ -198,19 +201,19 @@ fn insert(tx: &Transaction<'_>, row: &LogRow, size: i64) -> Result<bool> {
             stored_epoch(row.id),
             row.id.n.cast_signed(),
             row.time_ms.cast_signed(),
-            row.client_request_id.as_deref().map(|text| cut(text, MAX_TEXT)),
-            row.key.as_ref().map_or(0, |key| key.id.0.cast_signed()),
-            row.key.as_ref().map(|key| &*key.name),
-            row.endpoint.dialect().name(),
-            endpoint_name(row.endpoint),
-            cut(&row.requested_model, MAX_TEXT),
-            row.account.as_ref().map(|account| &*account.provider.name),
-            row.account.as_ref().map(|account| account.id.0.cast_signed()),
-            row.account.as_ref().map(|account| &*account.label),
-            row.model.as_deref().map(|text| cut(text, MAX_TEXT)),
+            row.client_request_id,
+            row.key.as_ref().map_or(0, |(id, _)| id.0.cast_signed()),
+            row.key.as_ref().map(|(_, name)| name),
+            row.dialect,
+            row.endpoint,
+            row.requested_model,
+            row.provider,
+            row.account.as_ref().map(|(id, _)| id.0.cast_signed()),
+            row.account.as_ref().map(|(_, label)| label),
+            row.model,
             row.status,
             row.stream,
-            row.cache.name(),
+            row.cache,
             row.attempts,
             row.timeline,
             whole(row.tokens.prompt),
@@ -222,27 +225,10 @@ fn insert(tx: &Transaction<'_>, row: &LogRow, size: i64) -> Result<bool> {
             row.latency_ms,
             row.first_byte_ms,
             row.overhead_us,
-            row.error.as_deref().map(|text| cut(text, MAX_ERROR)),
+            row.error,
             row.estimated,
             row.sampled,
             size
         ])?;
     Ok(inserted > 0)
-}
-
-fn size(row: &LogRow) -> i64 {
-    let texts = [row.client_request_id.as_deref(), row.model.as_deref(), Some(&*row.requested_model)];
-    // Client ids and models lie in an index as well.
-    let texts: usize = texts.into_iter().flatten().map(|text| 2 * text.len().min(MAX_TEXT)).sum();
-    let error = row.error.as_ref().map_or(0, |text| text.len().min(MAX_ERROR));
-    let all = ROW_OVERHEAD + texts + error + row.timeline.as_ref().map_or(0, |text| text.len());
-    i64::try_from(all).unwrap_or(i64::MAX)
-}
-
-fn cut(text: &str, max: usize) -> &str {
-    if text.len() <= max {
-        return text;
-    }
-    let end = (0..=max).rev().find(|at| text.is_char_boundary(*at));
-    &text[..end.unwrap_or(0)]
 }

@@ -3,6 +3,7 @@
 use super::Operator;
 use crate::support::client::{post, request};
 use crate::support::gateway::Setup;
+use crate::support::process::{Process, ok};
 use crate::support::provider::{Provider, chat, error};
 use argon2::password_hash::{PasswordHasher as _, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -105,4 +106,20 @@ fn every_change_and_login_is_told_with_who_and_from_where() {
     assert_eq!(page["audit"].as_array().unwrap().len(), 2);
     let next = format!("/api/audit?limit=1000&cursor={}", page["next_cursor"].as_str().unwrap());
     assert_eq!(operator.told("GET", &next, &Value::Null, 200)["audit"].as_array().unwrap().len(), actions.len() - 2);
+}
+
+#[test]
+fn what_a_command_changes_is_told_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = ok(dir.path(), "keys create --name ci --json").json();
+    ok(dir.path(), "providers add --provider groq --api-key sk-hidden");
+    ok(dir.path(), &format!("keys revoke {}", made["id"].as_str().unwrap()));
+    let process = Process::start(dir.path(), &[]);
+    let answer = process.get("/api/audit");
+    assert!(!answer.text().contains("sk-hidden"));
+    let rows = answer.json()["audit"].as_array().unwrap().clone();
+    let told: Vec<_> =
+        rows.iter().map(|row| (row["action"].as_str().unwrap(), row["actor"]["kind"].as_str().unwrap())).collect();
+    assert_eq!(told, [("key.revoke", "command"), ("account.create", "command"), ("key.create", "command")]);
+    assert_eq!((&rows[2]["target"], &rows[2]["detail"]), (&made["id"], &json!({"name": "ci"})));
 }

@@ -1,8 +1,10 @@
 //! What every test needs: a gateway on a free port, a scripted provider, a raw HTTP client, patience instead of sleeps.
 
 pub mod client;
+pub mod cut;
 pub mod dialects;
 pub mod gateway;
+pub mod postgres;
 pub mod process;
 pub mod provider;
 pub mod redis;

@@ -21,6 +21,8 @@ pub enum Script {
     Raw(Vec<u8>),
     /// Bytes as they are, then nothing more without closing.
     Part(Vec<u8>),
+    /// Nothing until the test opens the gate, then this.
+    Gated(Arc<AtomicBool>, Box<Self>),
     /// Never answer.
     Stall,
     /// Close without a byte.
@@ -264,6 +266,10 @@ fn act(socket: &mut TcpStream, script: Script, shared: &Shared) -> std::io::Resu
         Script::Part(bytes) => {
             socket.write_all(&bytes)?;
             wait_for_hang_up(socket, shared, None)
+        }
+        Script::Gated(gate, script) => {
+            wait_for_hang_up(socket, shared, Some(&gate))?;
+            act(socket, *script, shared)
         }
         Script::Stall => wait_for_hang_up(socket, shared, None),
         Script::Close => Ok(false),

@@ -1,0 +1,125 @@
+//! The part of the rounds that serves budgets: what keys spend goes out, what all have spent comes back.
+//!
+//! As with limits, queues of fixed delays: settlements that may gather, claims to renew. While Redis is down nothing is
+//! called and nobody waits; what is unsaid stays in the ledgers and is said on return.
+
+use super::call::{Answer, Script, script};
+use super::codec::Names;
+use super::limits::pop_if;
+use super::{Part, Round};
+use crate::base::Now;
+use crate::state::lease::Turn;
+use crate::state::ledger::{Book, BudgetCall, BudgetReply, Till};
+use redis::Value;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+static BUDGETS: Script = script!("budgets.lua");
+
+/// Claims live for 10 s.
+const BEAT: Duration = Duration::from_secs(2);
+/// So long settlements gather.
+const UNSAID: Duration = Duration::from_millis(50);
+/// Integers that Lua holds exactly: nine million dollars.
+const EXACT: i64 = (1 << 53) - 1;
+
+/// The part.
+pub(super) struct Budgets {
+    names: Names,
+    till: Arc<Till>,
+    unsaid: VecDeque<(Now, Book)>,
+    beats: VecDeque<(Now, Book)>,
+    sent: Vec<Book>,
+    up: bool,
+}
+
+impl Budgets {
+    /// For the ledgers at `till`.
+    pub(super) fn new(names: Names, till: Arc<Till>) -> Self {
+        Self { names, till, unsaid: VecDeque::new(), beats: VecDeque::new(), sent: Vec::new(), up: false }
+    }
+
+    fn speak(&mut self, book: Book, turn: Turn, round: &mut Round<'_>) {
+        if let Some(call) = book.call(turn, round.now) {
+            round.push(self.pack(&call));
+            self.sent.push(book);
+        }
+    }
+
+    fn pack(&self, call: &BudgetCall) -> super::Call {
+        let mut out = BUDGETS.call(&[&self.names.budget(call.key)]);
+        let unsigned = |n: u64| i64::try_from(n).unwrap_or(EXACT);
+        let head = [unsigned(call.id), unsigned(call.seq), call.budget, call.total, call.used, call.acked, call.claim];
+        let tail = [call.want, self.till.instances().into(), unsigned(call.asks.len() as u64)];
+        for n in head.into_iter().chain(tail).chain(call.asks.iter().copied()) {
+            out.cmd.arg(n.clamp(-EXACT, EXACT));
+        }
+        out
+    }
+}
+
+impl Part for Budgets {
+    fn gather(&mut self, round: &mut Round<'_>) {
+        let (listed, later) = self.till.take();
+        let now = round.now;
+        self.unsaid.extend(later.into_iter().map(|book| (now + UNSAID, book)));
+        self.up = round.up;
+        if !round.up {
+            for book in listed {
+                book.give_up();
+            }
+            return;
+        }
+        for book in listed {
+            self.speak(book, Turn::Listed, round);
+        }
+        while let Some((_, book)) = pop_if(&mut self.unsaid, |(due, _)| *due <= now) {
+            self.speak(book, Turn::Later, round);
+        }
+        while let Some((_, book)) = pop_if(&mut self.beats, |(due, _)| *due <= now) {
+            self.speak(book, Turn::Beat, round);
+        }
+    }
+
+    fn settle(&mut self, answers: &mut dyn Iterator<Item = Answer>, now: Now) {
+        for book in std::mem::take(&mut self.sent) {
+            let reply = answers.next().and_then(Result::ok).and_then(|value| read(&value));
+            let (beats, unsaid) = book.answered(&self.till, reply.as_ref());
+            if beats {
+                self.beats.push_back((now + BEAT, book.clone()));
+            }
+            if unsaid {
+                self.unsaid.push_back((now + UNSAID, book));
+            }
+        }
+    }
+
+    fn due(&self) -> Option<Now> {
+        let heads = [self.unsaid.front(), self.beats.front()];
+        heads.into_iter().flatten().map(|(due, _)| *due).min().filter(|_| self.up)
+    }
+
+    fn returned(&mut self, _now: Now) {
+        self.up = true;
+    }
+
+    fn close(&mut self, round: &mut Round<'_>) {
+        let (listed, later) = self.till.take();
+        let queued = std::mem::take(&mut self.unsaid).into_iter().chain(std::mem::take(&mut self.beats));
+        let all: Vec<Book> = listed.into_iter().chain(later).chain(queued.map(|(_, book)| book)).collect();
+        for book in all {
+            self.speak(book, Turn::Close, round);
+        }
+    }
+}
+
+fn read(value: &Value) -> Option<BudgetReply> {
+    let Value::Array(parts) = value else { return None };
+    let [Value::Int(total), Value::BulkString(verdicts), Value::Int(room)] = &parts[..] else { return None };
+    Some(BudgetReply { total: *total, verdicts: verdicts.clone(), room: *room })
+}
+
+#[cfg(test)]
+#[path = "budgets_tests.rs"]
+mod tests;
