@@ -64,7 +64,7 @@ export async function day(browser, { a, b, good, bad, slow, password }) {
   await addModel(page, 'fast', ['groq/llama-3.3-70b-versatile', 'openai/gpt-4o-mini']);
   await addModel(page, 'cheap', ['openai/gpt-4o-mini']);
   const order = async () => (await api(page, '/api/virtual-models')).virtual_models.map((one) => one.name).join();
-  const grip = (name) => page.getByRole('button', { name: `Move ${name}` });
+  const grip = (name) => page.getByRole('button', { name: `Move ${name}; arrow keys` });
   await grip('cheap').focus();
   await page.keyboard.press('ArrowUp');
   await eventually('moved by keyboard', async () => (await order()) === 'cheap,fast');
