@@ -34,7 +34,9 @@ pub(super) async fn run(mut link: Link, mut parts: Vec<Box<dyn Part>>, bell: Arc
                 if changed.returned {
                     returned(&mut parts, barred);
                 } else if !link.is_up() {
-                    parts.iter_mut().for_each(|part| part.unreachable());
+                    for part in &mut parts {
+                        part.unreachable();
+                    }
                 }
             }
             () = bell.heard() => {}

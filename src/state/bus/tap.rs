@@ -186,6 +186,7 @@ impl Bus {
 
     pub(super) fn ask(&self, ask: HistoryAsk) {
         let mut asks = self.tap.asks.lock();
+        asks.retain(|waits| !waits.pages.is_closed());
         if asks.len() < ASKS {
             asks.push_back(ask);
             drop(asks);
