@@ -2,7 +2,7 @@
 // that are right. Two instances; the cookie of one is good at the other.
 
 import assert from 'node:assert/strict';
-import { Visitor, api, chat, eventually } from './lib.mjs';
+import { Visitor, api, chat, eventually, orderly } from './lib.mjs';
 
 const LIVE = 'Requests in flight and finished';
 const HOSTILE = '<img src=x onerror=alert(1)>';
@@ -51,6 +51,7 @@ export async function day(browser, { a, b, good, bad, slow, password }) {
   const form = page.getByRole('dialog', { name: 'Add account' });
   await form.getByRole('button', { name: 'Add account' }).click();
   assert.equal(await form.getByLabel('Provider').getAttribute('aria-invalid'), 'true');
+  await orderly(page, 'the form of an account');
   await page.keyboard.press('Escape');
   await form.waitFor({ state: 'detached' });
   const main = await addAccount(page, { provider: 'openai', key: 'sk-good', url: good, label: 'main' });
@@ -93,6 +94,8 @@ export async function day(browser, { a, b, good, bad, slow, password }) {
   await keyForm.getByLabel('Requests per minute').fill('6000');
   await keyForm.getByRole('button', { name: 'Create key' }).click();
   const shown = page.getByRole('dialog', { name: 'Your new key' });
+  await shown.waitFor();
+  await orderly(page, 'a new key');
   const key = await shown.locator('code').first().innerText();
   assert.match(key, /^mrd_\w{40}$/);
   await shown.getByRole('button', { name: 'Copy' }).click();
@@ -180,6 +183,7 @@ async function sums(page, a, b, key) {
   await detail.getByRole('region', { name: 'Timeline' }).waitFor();
   assert.match(await detail.innerText(), /mistral\/mistral-large-latest[\s\S]*req_/);
   assert.match(page.url(), /#\/logs\/req_/);
+  await orderly(page, 'a request');
   await page.keyboard.press('Escape');
   await detail.waitFor({ state: 'detached' });
 }
