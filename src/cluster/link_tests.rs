@@ -238,3 +238,25 @@ async fn an_answer_that_came_while_this_thread_was_late_counts() {
     let asked = held.command(Call::new("ECHO", b"").arg("mine"), Duration::from_millis(5)).await;
     assert_eq!(asked, Err(super::super::reply::Broken::Timeout));
 }
+
+#[tokio::test]
+async fn a_round_that_takes_longer_than_the_deadline_as_a_whole_gets_through() {
+    let server = RedisServer::start();
+    let calls = |count| vec![Call::new("EVAL", b"").arg("for _ = 1, 10000 do end return 1").arg(0); count];
+    let (mut patient, _) = link(&server.url(), Duration::from_secs(60));
+    until(&mut patient, true).await;
+    let mut some = Duration::from_secs(60);
+    for _ in 0..5 {
+        let began = Clock::now();
+        patient.round(&calls(256)).await;
+        some = some.min(Clock::now().since(began));
+    }
+    // Twenty times what these took at best, and three times as many as can be done by then.
+    let deadline = (some * 20).max(Duration::from_millis(200));
+    let many = 3 * 256 * (deadline.as_micros() / some.as_micros()) as usize;
+    let (mut link, reach) = link(&server.url(), deadline);
+    until(&mut link, true).await;
+    let answers = link.round(&calls(many)).await;
+    assert!(answers.iter().all(|answer| *answer == Ok(Value::Int(1))), "{many} calls: {:?}", reach.report());
+    assert_eq!(answers.len(), many);
+}
