@@ -260,3 +260,18 @@ async fn a_round_that_takes_longer_than_the_deadline_as_a_whole_gets_through() {
     assert!(answers.iter().all(|answer| *answer == Ok(Value::Int(1))), "{many} calls: {:?}", reach.report());
     assert_eq!(answers.len(), many);
 }
+
+#[tokio::test]
+async fn a_forgotten_script_is_loaded_once_however_many_call_it() {
+    let server = RedisServer::start();
+    let (mut link, _) = link(&server.url(), Duration::from_secs(5));
+    until(&mut link, true).await;
+    server.command("SCRIPT FLUSH");
+    let before = server.info("total_commands_processed");
+    let answers = link.round(&vec![PROBE.call(&[b"t:x"]); 100]).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    assert!(
+        server.info("total_commands_processed") - before < 450.0,
+        "100 calls, twice, of two commands, and one script"
+    );
+}
