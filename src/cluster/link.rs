@@ -246,6 +246,12 @@ impl Link {
     /// Nodes as the map has them; those known already stay as they are.
     fn adopt(&mut self, map: SlotMap) {
         if self.map.as_ref() == Some(&map) {
+            // Others that calls were sent to stand after the owners: one that is gone would be missed for ever.
+            let mut index = 0;
+            self.nodes.retain(|node| {
+                index += 1;
+                index <= map.owners.len() || node.is_up()
+            });
             return;
         }
         let mut known = std::mem::take(&mut self.nodes);

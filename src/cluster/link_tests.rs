@@ -275,3 +275,16 @@ async fn a_forgotten_script_is_loaded_once_however_many_call_it() {
         "100 calls, twice, of two commands, and one script"
     );
 }
+
+#[tokio::test]
+async fn a_node_that_a_call_was_once_sent_to_and_that_is_gone_is_not_missed() {
+    let (mut link, reach) = link("redis://127.0.0.1:1", Duration::from_secs(1));
+    let owner = Value::Array(vec![Value::BulkString(b"127.0.0.1".to_vec()), Value::Int(1)]);
+    let slots = Value::Array(vec![Value::Array(vec![Value::Int(0), Value::Int(16_383), owner])]);
+    let map = || SlotMap::read(&slots, &Address::Tcp("127.0.0.1".into(), 1)).unwrap();
+    link.adopt(map());
+    link.index(Address::Tcp("127.0.0.1".into(), 2));
+    assert_eq!(link.nodes.len(), 2);
+    link.adopt(map());
+    assert_eq!(link.nodes.len(), 1, "it has no slot: {:?}", reach.report());
+}
