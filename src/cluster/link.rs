@@ -292,6 +292,13 @@ impl Link {
     }
 }
 
+impl Drop for Link {
+    fn drop(&mut self) {
+        // Whoever drove it has ended, perhaps by a panic: nobody must wait for an answer any more.
+        self.reach.set(false, Some("nobody serves it any more"), Clock::now());
+    }
+}
+
 /// Waits for all of them at once.
 async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     let mut waiting: Vec<_> = futures.into_iter().map(|one| (Some(Box::pin(one)), None)).collect();

@@ -288,3 +288,13 @@ async fn a_node_that_a_call_was_once_sent_to_and_that_is_gone_is_not_missed() {
     link.adopt(map());
     assert_eq!(link.nodes.len(), 1, "it has no slot: {:?}", reach.report());
 }
+
+#[tokio::test]
+async fn a_link_that_nobody_drives_any_more_is_down() {
+    let server = RedisServer::start();
+    let (mut link, reach) = link(&server.url(), Duration::from_secs(5));
+    until(&mut link, true).await;
+    assert!(reach.is_up());
+    drop(link);
+    assert!(!reach.is_up(), "requests would wait for an answer until their deadline, each of them");
+}
