@@ -5,10 +5,13 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use merido::base::{AccountId, Clock, KeyId, Now, RequestId};
 use merido::state::buckets::Limits;
 use merido::state::budgets::Budgets;
+use merido::state::desk::{Desk, LimitReply, Policy};
+use merido::state::lease::Turn;
 use merido::state::limit_headers::{Family, for_each};
-use merido::state::limiter::Limiter;
+use merido::state::limiter::{Decision, Limiter, Taken};
 use merido::state::live::AccountLive;
 use merido::state::outbox::{Outbox, Tell};
+use merido::state::reach::Reach;
 use merido::state::subject::{Net, Subject};
 use merido::state::throttle::Throttle;
 use merido::state::unknown_keys::UnknownKeys;
@@ -99,6 +102,54 @@ fn buckets(c: &mut Criterion) {
     group.finish();
 }
 
+/// Instances of a cluster: paid from a lease in hand. What Redis would say is made up, and it is always generous.
+fn leased(c: &mut Criterion) {
+    let mut now = Clock::now();
+    let reach = Arc::new(Reach::new());
+    reach.set(true, None, now);
+    let desk = Arc::new(Desk::new(Arc::default(), reach, Arc::default(), Policy::Open, 1));
+    let limiter = Limiter::shared(Arc::clone(&desk));
+    let answer = |now: Now| {
+        let plenty = u64::from(u32::MAX);
+        for account in desk.take().0 {
+            if let Some(call) = account.call(Turn::Listed, now) {
+                let reply = LimitReply {
+                    start: (1 << 50, 1 << 50),
+                    verdicts: vec![b'0'; call.asks.len()],
+                    kept: call.held,
+                    leased: (plenty, plenty * 1_000),
+                    slots: u32::MAX,
+                };
+                account.answered(&desk, Some(&reply), now);
+            }
+        }
+    };
+    let key = Subject::Key(KeyId(1));
+    let mut group = c.benchmark_group("limits");
+    group.bench_function("leased: ask + settle + give back", |b| {
+        b.iter_custom(|rounds| {
+            // A lease lapses by the clock that asks bring: it stands still while they are timed.
+            now = now + Duration::from_millis(300);
+            let _waits = limiter.ask(key, &WIDE, ID, 500, now);
+            answer(now);
+            let start = Clock::now();
+            let mut paid = 0;
+            for _ in 0..rounds {
+                if let Taken::Now(Decision { outcome: Ok(place), .. }) =
+                    limiter.ask(black_box(key), &WIDE, ID, 500, now)
+                {
+                    place.settle(1, 500, now);
+                    paid += 1;
+                }
+            }
+            let took = Clock::now().since(start);
+            assert_eq!(paid, rounds, "all are paid from the lease");
+            took
+        });
+    });
+    group.finish();
+}
+
 fn counters(c: &mut Criterion) {
     let mut group = c.benchmark_group("limits");
     let live = Arc::new(AccountLive::new(AccountId(1)));
@@ -166,6 +217,6 @@ fn doors(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
-    targets = buckets, counters, doors
+    targets = buckets, leased, counters, doors
 }
 criterion_main!(benches);

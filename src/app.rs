@@ -230,16 +230,7 @@ impl Parts {
         let bell = Arc::<Bell>::default();
         let reach = Arc::new(if settings.redis_url.is_some() { Reach::new() } else { Reach::off() });
         let instances = Arc::new(AtomicU32::new(settings.expected_instances.unwrap_or(1)));
-        let shared = settings.redis_url.is_some();
-        let ends = || (Arc::clone(&bell), Arc::clone(&reach), Arc::clone(&instances));
-        let desk = shared.then(|| {
-            let (bell, reach, live) = ends();
-            Arc::new(Desk::new(bell, reach, live, proxy::limit_policy(&settings), epoch))
-        });
-        let till = shared.then(|| {
-            let (bell, reach, live) = ends();
-            Arc::new(Till::new(bell, reach, live, epoch))
-        });
+        let (desk, till) = ways::shared_limits(&settings, &bell, &reach, &instances, epoch);
         let upstream = ClientConfig { connect, pool_idle, max_idle_per_host: MAX_IDLE_PER_HOST, tls };
         let identity = Identity { deployment: store.deployment(), data_key: store.data_key().fingerprint() };
         let lead = if settings.redis_url.is_some() { Lead::shared() } else { Lead::alone() };

@@ -8,14 +8,20 @@ use crate::base::Secret;
 use crate::base::bell::Bell;
 use crate::base::tasks::DrainSwitch;
 use crate::cluster::{self, Cluster, ClusterConfig, Company};
+use crate::config::Settings;
+use crate::proxy;
 use crate::state::breakers::Breakers;
 use crate::state::bus::Bus;
 use crate::state::dedup::Elsewhere;
 use crate::state::delta::Delta;
+use crate::state::desk::Desk;
+use crate::state::ledger::Till;
 use crate::state::logins::Sayings;
 use crate::state::news::{Kind, Listener};
 use crate::state::outbox::Outbox;
+use crate::state::reach::Reach;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 /// Keys told that may wait for Redis; beyond, they are dropped and counted.
@@ -29,6 +35,24 @@ pub(super) struct WaysOut {
     pub(super) breakers: Breakers,
     pub(super) elsewhere: Elsewhere,
     pub(super) cluster: Option<Cluster>,
+}
+
+/// Where limits and budgets meet the cluster, if there is one.
+pub(super) fn shared_limits(
+    settings: &Settings,
+    bell: &Arc<Bell>,
+    reach: &Arc<Reach>,
+    instances: &Arc<AtomicU32>,
+    epoch: u64,
+) -> (Option<Arc<Desk>>, Option<Arc<Till>>) {
+    if settings.redis_url.is_none() {
+        return (None, None);
+    }
+    let ends = || (Arc::clone(bell), Arc::clone(reach), Arc::clone(instances));
+    let ((bell, reach, live), policy) = (ends(), proxy::limit_policy(settings));
+    let desk = Arc::new(Desk::new(bell, reach, live, policy, epoch));
+    let (bell, reach, live) = ends();
+    (Some(desk), Some(Arc::new(Till::new(bell, reach, live, epoch))))
 }
 
 impl Parts {

@@ -5,6 +5,7 @@
 
 use super::call::{Answer, Script, script};
 use super::codec::Names;
+use super::limits::pop_if;
 use super::{Part, Round};
 use crate::base::Now;
 use crate::state::lease::Turn;
@@ -50,7 +51,7 @@ impl Budgets {
         let mut out = BUDGETS.call(&[&self.names.budget(call.key)]);
         let unsigned = |n: u64| i64::try_from(n).unwrap_or(EXACT);
         let head = [unsigned(call.id), unsigned(call.seq), call.budget, call.total, call.used, call.acked, call.claim];
-        let tail = [call.want, self.till.instances().into(), call.asks.len() as i64];
+        let tail = [call.want, self.till.instances().into(), unsigned(call.asks.len() as u64)];
         for n in head.into_iter().chain(tail).chain(call.asks.iter().copied()) {
             out.cmd.arg(n.clamp(-EXACT, EXACT));
         }
@@ -73,10 +74,10 @@ impl Part for Budgets {
         for book in listed {
             self.speak(book, Turn::Listed, round);
         }
-        while let Some((_, book)) = self.unsaid.pop_front_if(|(due, _)| *due <= now) {
+        while let Some((_, book)) = pop_if(&mut self.unsaid, |(due, _)| *due <= now) {
             self.speak(book, Turn::Later, round);
         }
-        while let Some((_, book)) = self.beats.pop_front_if(|(due, _)| *due <= now) {
+        while let Some((_, book)) = pop_if(&mut self.beats, |(due, _)| *due <= now) {
             self.speak(book, Turn::Beat, round);
         }
     }

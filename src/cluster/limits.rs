@@ -127,13 +127,13 @@ impl Part for Limits {
         for account in listed {
             self.speak(account, Turn::Listed, round);
         }
-        while let Some((_, account)) = self.unsaid.pop_front_if(|(due, _)| *due <= now) {
+        while let Some((_, account)) = pop_if(&mut self.unsaid, |(due, _)| *due <= now) {
             self.speak(account, Turn::Later, round);
         }
-        while let Some((_, until, account)) = self.lapses.pop_front_if(|(due, ..)| *due <= now) {
+        while let Some((_, until, account)) = pop_if(&mut self.lapses, |(due, ..)| *due <= now) {
             self.speak(account, Turn::Lapse(until), round);
         }
-        while let Some((_, account)) = self.beats.pop_front_if(|(due, _)| *due <= now) {
+        while let Some((_, account)) = pop_if(&mut self.beats, |(due, _)| *due <= now) {
             self.speak(account, Turn::Beat, round);
         }
     }
@@ -175,6 +175,11 @@ impl Part for Limits {
             self.speak(account, Turn::Close, round);
         }
     }
+}
+
+/// The head of a queue, when it is so.
+pub(super) fn pop_if<T>(queue: &mut VecDeque<T>, so: impl FnOnce(&T) -> bool) -> Option<T> {
+    if queue.front().is_some_and(so) { queue.pop_front() } else { None }
 }
 
 /// The reply, if it is one of ours.

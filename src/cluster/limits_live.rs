@@ -5,7 +5,7 @@
 use super::*;
 use crate::base::bell::Bell;
 use crate::base::sync::AtomicU32;
-use crate::base::tasks::{DrainSwitch, Phase};
+use crate::base::tasks::{self, DrainSwitch, Phase};
 use crate::base::{Clock, KeyId, RequestId};
 use crate::cluster::connector::Connector;
 use crate::cluster::link::Link;
@@ -44,10 +44,11 @@ impl Live {
         let link = Link::new(connector, "test", Names::new("t").probe(), patience, Arc::clone(&reach));
         let switch = DrainSwitch::new();
         let drain = switch.drain();
-        let thread = std::thread::spawn(move || {
+        let thread = tasks::thread("redis".to_owned(), move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(task::run(link, vec![Box::new(part)], bell, drain));
         });
+        let thread = thread.unwrap();
         let started = Clock::now();
         while !reach.is_up() {
             assert!(Clock::now().since(started) < Duration::from_secs(20), "not connected");

@@ -211,7 +211,7 @@ impl Desk {
             } else if limited && self.policy == Policy::Closed {
                 Err(Which::Away)
             } else if limited && self.policy == Policy::Local {
-                purse.from_share(estimate, instances, now).map(|reserved| (reserved, Via::Share))
+                purse.take_share(estimate, instances, now).map(|reserved| (reserved, Via::Share))
             } else {
                 purse.running += 1;
                 Ok((None, Via::Free))

@@ -5,9 +5,14 @@
 //! numbers under a sequence, so that one lost on the way costs nothing but time. A lease lapses here *before* it does
 //! there: what is left of it then is lost, never spent twice.
 
+mod calls;
+mod share;
+
+use share::Share;
+
 use super::buckets::{Bucket, Limits, Purse, Which};
 use super::demand::{Demand, HORIZON_NANOS};
-use super::desk::{Desk, LimitCall, LimitReply, Next, Seat};
+use super::desk::{Desk, Next, Seat};
 use super::limiter::Decision;
 use super::subject::Subject;
 use crate::base::{Now, RequestId};
@@ -89,20 +94,20 @@ pub(crate) struct Lease {
     /// What headers say: Redis' balance and what is in hand, less what is spent here; not refilled, so that of two answers
     /// the later never shows more. A lower bound.
     shown: (i64, i64),
-    /// On the list for the next round; on the one for a later one; renewing slots.
-    pub(crate) listed: bool,
-    pub(crate) later: bool,
-    pub(crate) beating: bool,
+    pub(crate) on: Queues,
     /// Policy `local`: this instance's share of the limits, while nobody can be asked.
     share: Option<Box<Share>>,
 }
 
-/// This instance's part of the limits when it is alone.
-#[derive(Debug)]
-struct Share {
-    requests: Bucket,
-    tokens: Bucket,
-    refilled: Now,
+/// Which queues one is in; each has it once.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Queues {
+    /// For the next round.
+    pub(crate) listed: bool,
+    /// For one within a while.
+    pub(crate) later: bool,
+    /// To renew slots or claims.
+    pub(crate) beating: bool,
 }
 
 /// What the hot path makes of one request.
@@ -154,9 +159,7 @@ impl Lease {
             heard: None,
             refused: false,
             shown: (0, 0),
-            listed: false,
-            later: false,
-            beating: false,
+            on: Queues::default(),
             share: None,
         }
     }
@@ -180,8 +183,8 @@ impl Lease {
         let beyond = (i128::from(actual) - i128::from(reserved)).clamp(-(1 << 40), 1 << 40) as i64;
         self.used = self.used.saturating_add(beyond);
         self.shown.1 = self.shown.1.saturating_sub(Bucket::parts(beyond));
-        let first = beyond != 0 && !self.later;
-        self.later |= first;
+        let first = beyond != 0 && !self.on.later;
+        self.on.later |= first;
         first.then(|| Arc::clone(&self.desk))
     }
 
@@ -189,10 +192,10 @@ impl Lease {
     /// they are not in use, a busy one's are kept for the next request.
     pub(crate) fn freed(&mut self, running: u32) -> Option<(Arc<Desk>, bool)> {
         let idle = u64::from(self.slots.saturating_sub(running));
-        if self.listed || self.flying.is_some() || idle <= 2 * u64::from(self.spare) {
+        if self.on.listed || self.flying.is_some() || idle <= 2 * u64::from(self.spare) {
             return None;
         }
-        self.listed = true;
+        self.on.listed = true;
         Some((Arc::clone(&self.desk), self.spare == 0))
     }
 
@@ -201,7 +204,7 @@ impl Lease {
         self.asks.push_back(ask);
         // Under way: who waits is seen to when that call is answered. Listed for a lease: that may take a while.
         let first = self.flying.is_none() && self.asks.len() == 1;
-        self.listed |= first;
+        self.on.listed |= first;
         first
     }
 
@@ -271,10 +274,10 @@ impl Purse {
                 flying.spent.0 += one;
                 flying.spent.1 += need;
             }
-            lease.shown.0 -= Bucket::parts(one as i64);
-            lease.shown.1 -= Bucket::parts(need as i64);
+            lease.shown.0 -= Bucket::parts(one.cast_signed());
+            lease.shown.1 -= Bucket::parts(need.cast_signed());
             *running += 1;
-            let low = lease.flying.is_none() && !lease.listed && lease.below_marks(*running);
+            let low = lease.flying.is_none() && !lease.on.listed && lease.below_marks(*running);
             return (Step::Paid((limits.tpm > 0).then_some(need)), low);
         }
         // A no is remembered as what there was and when, so that who is refused costs no trip and a small ask is not
@@ -301,206 +304,26 @@ impl Purse {
         }
     }
 
-    /// What Redis is to be told and asked, if anything. The call counts as under way from here on.
-    pub(crate) fn call(&mut self, turn: Turn, now: Now) -> Option<LimitCall> {
-        let limits = self.limits;
-        self.refresh(&limits, now);
-        let seed = |limit: u32, bucket: &Bucket| if limit == 0 { i64::MAX } else { bucket.for_redis() };
-        let seed = (seed(limits.rpm, &self.requests), seed(limits.tpm, &self.tokens));
-        let running = self.running;
-        let lease = self.lease.as_deref_mut()?;
-        // Each queue has a purse once: only its own turn there ends that.
-        lease.listed &= turn != Turn::Listed;
-        lease.later &= turn != Turn::Later;
-        lease.beating &= turn != Turn::Beat;
-        // Who no longer waits is not asked for: that would be a debit for nothing.
-        lease.asks.retain(|ask| !ask.reply.is_closed());
-        // A lease renewed since has another end, and a look of its own.
-        let renewed = matches!(turn, Turn::Lapse(until) if until != lease.until);
-        if lease.flying.is_some() || renewed {
-            return None;
-        }
-        let held = lease.in_hand(now);
-        let ((want_requests, want_tokens), least) =
-            if turn == Turn::Close { ((0, 0), 0) } else { lease.wanted(&limits, now) };
-        // Twice as much as is needed: the rest is for others.
-        let excess = |have: u64, want: u64| if have > 2 * want { have - want } else { 0 };
-        let back = (excess(held.0, want_requests), excess(held.1, want_tokens));
-        let spare = if turn == Turn::Close { 0 } else { lease.spare_slots(&limits, running, now) };
-        let had = lease.slots(now);
-        lease.slots = had;
-        let keep = if limits.max_parallel == 0 { 0 } else { running + had.saturating_sub(running).min(spare) };
-        let speaks = !lease.asks.is_empty()
-            || back != (0, 0)
-            || lease.used != lease.acked
-            || keep != had
-            || match turn {
-                Turn::Listed | Turn::Later => lease.runs_low(&limits, running, now),
-                Turn::Lapse(_) => held != (0, 0),
-                Turn::Beat => had > 0,
-                Turn::Close => false,
-            };
-        if !speaks {
-            return None;
-        }
-        lease.seq = (lease.seq + 1).max(now.as_nanos() / 1_000);
-        (lease.requests, lease.tokens) = (held.0 - back.0, held.1 - back.1);
-        (lease.slots, lease.spare) = (keep, spare);
-        let half = |limit: u32, wanted: u64| if limit > 0 { wanted.div_ceil(2) } else { 0 };
-        lease.marks = (half(limits.rpm, want_requests), half(limits.tpm, want_tokens));
-        let asks: Vec<Ask> = lease.asks.drain(..lease.asks.len().min(ASKS)).collect();
-        let call = LimitCall {
-            subject: lease.subject,
-            id: lease.id,
-            seq: lease.seq,
-            answered: lease.answered,
-            limits,
-            held,
-            back,
-            want: (want_requests.saturating_sub(lease.requests), want_tokens.saturating_sub(lease.tokens)),
-            least,
-            used: lease.used,
-            acked: lease.acked,
-            seed: if lease.heard.is_some() { seed } else { (i64::MAX, i64::MAX) },
-            keep,
-            spare: spare.saturating_sub(keep.saturating_sub(running)),
-            asks: asks.iter().map(|ask| ask.tokens).collect(),
-        };
-        lease.flying = Some(Flying { sent: now, used: lease.used, asks, spent: (0, 0) });
-        Some(call)
-    }
-
-    /// What came of the call. Each ask of it with its verdict (`Ok`: tokens set aside), and what headers say then.
-    pub(crate) fn answered(
-        &mut self,
-        reply: Option<&LimitReply>,
-        now: Now,
-    ) -> Vec<(Ask, Result<Option<u64>, Which>, Bucket, Bucket)> {
-        let limits = self.limits;
-        self.refresh(&limits, now);
-        let Self { requests, tokens, running, lease: Some(lease), .. } = self else { return Vec::new() };
-        let Some(flying) = lease.flying.take() else { return Vec::new() };
-        // Its fate is unknown: what is in hand stays good until it lapses, and all else is said again next time.
-        let Some(reply) = reply else { return Vec::new() };
-        (lease.acked, lease.answered) = (flying.used, lease.seq);
-        lease.heard = Some(now);
-        lease.share = None;
-        let (kept, leased) = ((reply.kept.0 as i64, reply.kept.1 as i64), reply.leased);
-        requests.set_from_redis(reply.start.0);
-        tokens.set_from_redis(reply.start.1);
-        let mut done = Vec::with_capacity(flying.asks.len());
-        for (n, ask) in flying.asks.into_iter().enumerate() {
-            let verdict = match reply.verdicts.get(n) {
-                Some(b'0') => {
-                    if limits.rpm > 0 {
-                        requests.charge(1);
-                    }
-                    *running += 1;
-                    Ok((limits.tpm > 0).then(|| tokens.charge(ask.tokens)))
-                }
-                Some(b'4') => Err(Which::Parallel),
-                Some(b'2') => Err(Which::Tokens),
-                Some(b'3') if tokens.time_to_cover(ask.tokens) > requests.time_to_cover(1) => Err(Which::Tokens),
-                _ => Err(Which::Requests),
-            };
-            let shown = (requests.plus(Bucket::parts(kept.0)), tokens.plus(Bucket::parts(kept.1)));
-            done.push((ask, verdict, shown.0, shown.1));
-        }
-        lease.refused = done.iter().any(|(_, verdict, ..)| matches!(verdict, Err(Which::Requests | Which::Tokens)));
-        lease.shown = (
-            requests.plus(Bucket::parts(kept.0 - flying.spent.0 as i64)).balance(),
-            tokens.plus(Bucket::parts(kept.1 - flying.spent.1 as i64)).balance(),
-        );
-        *requests = requests.plus(-Bucket::parts(leased.0 as i64));
-        *tokens = tokens.plus(-Bucket::parts(leased.1 as i64));
-        // What Redis has booked for us, less what went from it while the call was under way.
-        lease.requests = (reply.kept.0 + leased.0).saturating_sub(flying.spent.0);
-        lease.tokens = (reply.kept.1 + leased.1).saturating_sub(flying.spent.1);
-        lease.until = flying.sent + LEASE_HERE;
-        lease.slots = reply.slots;
-        lease.slots_until = flying.sent + SLOTS_HERE;
-        done
-    }
-
     /// What it needs next, each said once; and whether somebody waits already (it counts as listed then).
     pub(crate) fn next(&mut self) -> (Next, bool) {
         let Some(lease) = self.lease.as_deref_mut() else { return (Next::default(), false) };
-        let waits = !lease.asks.is_empty() && !lease.listed;
-        lease.listed |= waits;
+        let waits = !lease.asks.is_empty() && !lease.on.listed;
+        lease.on.listed |= waits;
         let next = Next {
             lapses: (lease.requests + lease.tokens > 0).then_some(lease.until),
-            beats: lease.slots > 0 && !lease.beating,
-            unsaid: lease.used != lease.acked && !lease.later,
+            beats: lease.slots > 0 && !lease.on.beating,
+            unsaid: lease.used != lease.acked && !lease.on.later,
         };
-        lease.beating |= next.beats;
-        lease.later |= next.unsaid;
+        lease.on.beating |= next.beats;
+        lease.on.later |= next.unsaid;
         (next, waits)
     }
 
     /// Nobody can be asked: who waits hears so by the end of its channel.
     pub(crate) fn give_up(&mut self) {
         if let Some(lease) = self.lease.as_deref_mut() {
-            lease.listed = false;
+            lease.on.listed = false;
             lease.asks.clear();
-        }
-    }
-
-    /// The decision of one who can ask nobody: this instance's share of the limits.
-    pub(crate) fn from_share(&mut self, estimate: u64, instances: u32, now: Now) -> Result<Option<u64>, Which> {
-        let (limits, known, heard) =
-            (self.limits, (self.requests, self.tokens), self.lease.as_ref().and_then(|l| l.heard));
-        let Some(lease) = self.lease.as_deref_mut() else { return Err(Which::Away) };
-        let share = lease.share.get_or_insert_with(|| Box::new(Share::new(known, heard.is_some(), instances, now)));
-        share.refill(known, instances, now);
-        let verdict =
-            match (limits.rpm > 0 && !share.requests.covers(1), limits.tpm > 0 && !share.tokens.covers(estimate)) {
-                (false, false) => Ok(()),
-                (true, false) => Err(Which::Requests),
-                (false, true) => Err(Which::Tokens),
-                (true, true) if share.tokens.time_to_cover(estimate) > share.requests.time_to_cover(1) => {
-                    Err(Which::Tokens)
-                }
-                (true, true) => Err(Which::Requests),
-            };
-        verdict?;
-        if limits.rpm > 0 {
-            share.requests.charge(1);
-        }
-        self.running += 1;
-        Ok((limits.tpm > 0).then(|| share.tokens.charge(estimate)))
-    }
-
-    /// The share's buckets, for headers; the known ones when there is none.
-    pub(crate) fn share(&self) -> (Bucket, Bucket) {
-        let share = self.lease.as_deref().and_then(|lease| lease.share.as_deref());
-        share.map_or((self.requests, self.tokens), |share| (share.requests, share.tokens))
-    }
-
-    /// `actual` tokens in the place of `reserved`, of the share.
-    pub(crate) fn settle_share(&mut self, reserved: u64, actual: u64) {
-        if let Some(share) = self.lease.as_deref_mut().and_then(|lease| lease.share.as_deref_mut()) {
-            share.tokens.adjust(reserved, actual);
-        }
-    }
-}
-
-impl Share {
-    fn new((requests, tokens): (Bucket, Bucket), heard: bool, instances: u32, now: Now) -> Self {
-        let part = |bucket: Bucket| if heard { bucket.part_of(instances) } else { bucket.full().part_of(instances) };
-        Self { requests: part(requests), tokens: part(tokens), refilled: now }
-    }
-
-    /// A share of what `known` holds and refills by now: limits and instances may have changed.
-    fn refill(&mut self, known: (Bucket, Bucket), instances: u32, now: Now) {
-        let passed = now.since(self.refilled).as_micros() as i64;
-        if passed >= i64::from(instances) {
-            // A share's inflow is 1/instances: counted in whole microseconds of it, the rest waits.
-            let micros = passed / i64::from(instances);
-            self.refilled = self.refilled + Duration::from_micros((micros * i64::from(instances)) as u64);
-            self.requests = self.requests.like(&known.0.part_of(instances));
-            self.tokens = self.tokens.like(&known.1.part_of(instances));
-            self.requests.refill(micros);
-            self.tokens.refill(micros);
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use super::demand::Demand;
 use super::desk::Seat;
-use super::lease::Turn;
+use super::lease::{Queues, Turn};
 use crate::base::bell::Bell;
 use crate::base::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::base::{KeyId, Now};
@@ -70,9 +70,7 @@ struct Claim {
     flying: Option<(Now, i64, Vec<Ask>)>,
     asks: Vec<Ask>,
     heard: bool,
-    listed: bool,
-    later: bool,
-    beating: bool,
+    on: Queues,
 }
 
 #[derive(Debug)]
@@ -193,9 +191,7 @@ impl Ledger {
             flying: None,
             asks: Vec::new(),
             heard: false,
-            listed: false,
-            later: false,
-            beating: false,
+            on: Queues::default(),
         };
         Self { shared: Some(Box::new(claim)), ..Self::default() }
     }
@@ -233,7 +229,7 @@ impl Ledger {
         // The store's word was not of this: it comes on top.
         self.floor = if before <= self.floor { self.floor.saturating_add(actual.max(0)) } else { self.floor };
         let claim = self.shared.as_deref_mut()?;
-        let first = !std::mem::replace(&mut claim.later, true);
+        let first = !std::mem::replace(&mut claim.on.later, true);
         first.then(|| Arc::clone(&claim.till))
     }
 
@@ -260,7 +256,7 @@ impl Ledger {
         };
         let (reply, answer) = oneshot::channel();
         claim.asks.push(Ask { nanos, reply, _seat: seat });
-        let first = claim.flying.is_none() && !std::mem::replace(&mut claim.listed, true);
+        let first = claim.flying.is_none() && !std::mem::replace(&mut claim.on.listed, true);
         (Bought::Wait(answer), first.then(|| Arc::clone(&claim.till)))
     }
 
@@ -268,9 +264,9 @@ impl Ledger {
         let (beat, last) = (matches!(turn, Turn::Beat | Turn::Close), turn == Turn::Close);
         let claim = self.shared.as_deref_mut()?;
         // Each queue has a ledger once: only its own turn there ends that.
-        claim.listed &= turn != Turn::Listed;
-        claim.later &= turn != Turn::Later;
-        claim.beating &= turn != Turn::Beat;
+        claim.on.listed &= turn != Turn::Listed;
+        claim.on.later &= turn != Turn::Later;
+        claim.on.beating &= turn != Turn::Beat;
         claim.asks.retain(|ask| !ask.reply.is_closed());
         let news = !claim.asks.is_empty() || self.used != self.acked || (beat && self.reserved + claim.room > 0);
         if claim.flying.is_some() || !(news || (last && claim.room > 0)) {
@@ -315,10 +311,10 @@ impl Ledger {
                 done.push((ask, granted));
             }
         }
-        let beats = self.reserved + claim.room > 0 && !claim.beating;
-        claim.beating |= beats;
-        let unsaid = self.used != self.acked && !std::mem::replace(&mut claim.later, true);
-        let waits = !claim.asks.is_empty() && !std::mem::replace(&mut claim.listed, true);
+        let beats = self.reserved + claim.room > 0 && !claim.on.beating;
+        claim.on.beating |= beats;
+        let unsaid = self.used != self.acked && !std::mem::replace(&mut claim.on.later, true);
+        let waits = !claim.asks.is_empty() && !std::mem::replace(&mut claim.on.listed, true);
         (done, [beats, unsaid, waits])
     }
 }
@@ -347,7 +343,7 @@ impl Book {
     /// Redis is away: nobody waits for it.
     pub fn give_up(&self) {
         if let Some(claim) = self.0.lock().shared.as_deref_mut() {
-            claim.listed = false;
+            claim.on.listed = false;
             claim.asks.clear();
         }
     }

@@ -164,7 +164,7 @@ impl Limiter {
             held.refresh(limits, now);
             let (step, low) = held.spend(estimate, now);
             if low && let Some(lease) = held.lease.as_deref_mut() {
-                lease.listed = true;
+                lease.on.listed = true;
             }
             (step, low, held.shown())
         };
