@@ -378,6 +378,16 @@ fn what_a_lost_reply_had_granted_is_not_lost() {
 }
 
 #[test]
+fn word_that_comes_in_the_last_moment_is_not_charged_for_nothing() {
+    let mut world = World::new(1);
+    let limits = Limited { tpm: 100, ..Limited::default() };
+    let Taken::Later(waiting) = world.instances[0].ask(&limits, 60, world.now) else { panic!("nothing is known yet") };
+    world.round(0, None);
+    // The timer fired before anybody looked.
+    assert!(waiting.alone(world.now).outcome.is_ok(), "charged over there, and refused here");
+}
+
+#[test]
 fn an_operators_change_travels_with_the_next_call() {
     let mut world = World::new(2);
     let limits = requests(60, 4);
