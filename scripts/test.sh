@@ -13,6 +13,7 @@ die() { printf '\n%s\n' "$*" >&2; exit 1; }
 has_postgres() { command -v postgres >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; }
 # nginx lies in /usr/sbin, which is in root's PATH only.
 has_nginx() { command -v nginx >/dev/null || [ -x /usr/sbin/nginx ]; }
+has_chromium() { command -v chromium >/dev/null || [ -x "${MERIDO_TEST_CHROMIUM:-}" ]; }
 has_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
 
 command -v cargo >/dev/null || [ ! -f "$HOME/.cargo/env" ] || . "$HOME/.cargo/env"
@@ -25,6 +26,10 @@ command -v redis-server >/dev/null || missing+=(redis-server)
 has_postgres || missing+=(postgresql)
 has_nginx || missing+=(nginx-light)
 has_venv || missing+=(python3-venv)
+# The dashboard is driven in a real browser; without any font it would show boxes.
+has_chromium || missing+=(chromium fonts-dejavu-core)
+command -v node >/dev/null || missing+=(nodejs)
+command -v npm >/dev/null || missing+=(npm)
 if [ ${#missing[@]} -gt 0 ]; then
     say "installing ${missing[*]}"
     command -v apt-get >/dev/null || die "no apt-get here; install by hand: ${missing[*]}"
@@ -46,6 +51,15 @@ if [ "$(cat .venv/stamp 2>/dev/null || true)" != "$stamp" ]; then
     python3 -m venv .venv
     .venv/bin/pip install --quiet --disable-pip-version-check -r "$wanted"
     echo "$stamp" > .venv/stamp
+fi
+
+# What drives the browser, likewise; the lock file pins it by its hash.
+wanted=tests/browser/package-lock.json
+stamp="$(node --version) $(cksum < "$wanted")"
+if [ "$(cat tests/browser/node_modules/.stamp 2>/dev/null || true)" != "$stamp" ]; then
+    say 'installing what drives the browser into tests/browser/node_modules'
+    npm ci --prefix tests/browser --ignore-scripts --no-audit --no-fund --loglevel=error
+    echo "$stamp" > tests/browser/node_modules/.stamp
 fi
 
 # Keys and settings of whoever runs this must not reach a gateway under test.

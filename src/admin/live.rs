@@ -75,6 +75,7 @@ impl EventStream {
             if now < self.beat {
                 return Poll::Pending;
             }
+            self.cursor.give_up();
             out.extend_from_slice(b": beat\n\n");
         }
         self.cursor.prune(now);

@@ -42,18 +42,16 @@ pub async fn run(
 }
 
 async fn rotate(settings: &Settings, out: &mut dyn Write) -> Result<(), Stop> {
-    Ok(match store::rotate_master_key(&StoreConfig::from(settings)).await? {
-        Rotated::Given => writeln!(
-            out,
-            "the store is sealed under MERIDO_MASTER_KEY now; once every instance starts with it, drop the old key"
-        )?,
-        Rotated::Already => writeln!(
-            out,
-            "the store is sealed under MERIDO_MASTER_KEY already; to change it, set the new key there and the old \
-             one in MERIDO_MASTER_KEY_PREVIOUS"
-        )?,
-        Rotated::File(path) => writeln!(out, "the store is sealed under a new master key, kept in {}", path.display())?,
-    })
+    let said = match store::rotate_master_key(&StoreConfig::from(settings)).await? {
+        Rotated::Given => "the store is sealed under MERIDO_MASTER_KEY now; once every instance starts with it, drop \
+                           the old key"
+            .to_owned(),
+        Rotated::Already => "the store is sealed under MERIDO_MASTER_KEY already; to change it, set the new key there \
+                             and the old one in MERIDO_MASTER_KEY_PREVIOUS"
+            .to_owned(),
+        Rotated::File(path) => format!("the store is sealed under a new master key, kept in {}", path.display()),
+    };
+    Ok(writeln!(out, "{said}")?)
 }
 
 async fn move_to(settings: &Settings, to: String, input: &mut dyn BufRead, out: &mut dyn Write) -> Result<(), Stop> {

@@ -2,7 +2,7 @@
 //! the network, which is no sign yet that Redis is slow.
 //!
 //! A pool (mobc) bounds how many are open to a server. Whoever holds one keeps it; one that broke is not put back.
-//! Nothing is PINGed at checkout: the first round shows whether it is alive.
+//! No PING at checkout: the first round shows whether it is alive.
 
 use super::conn::Conn;
 use super::reply::Broken;

@@ -190,12 +190,8 @@ fn an_outage_costs_bounded_memory_and_what_it_loses_is_told() {
     seen.until(&mut watcher, 1, 100);
     redis.kill();
     let lost = METRICS.events_lost.get();
-    // More than waits for Redis at most; as fast as it takes them from the ring, so that none is lost there.
-    for n in 0..300 {
-        a.emit(101 + n * 256, 100 + (n + 1) * 256);
-        let last = a.bus.own_last();
-        until("it takes them", || a.bus.own_after(0, 1).1.first().is_none_or(|(seq, _)| *seq + 20_000 > last));
-    }
+    // More than waits for Redis at most.
+    a.emit(101, 100 + 300 * 256);
     let last = 100 + 300 * 256;
     redis.revive();
     until("the last one comes", || {

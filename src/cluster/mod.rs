@@ -79,6 +79,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 use tokio::runtime::Builder;
 
+/// The role of the shared rounds' connection.
+const ROUNDS: &str = "rounds";
 /// A round with large values has four deadlines, and so long at least.
 const VALUES_AT_LEAST: Duration = Duration::from_millis(100);
 
@@ -179,7 +181,7 @@ impl Cluster {
             progress: Arc::clone(&progress),
             bell: Arc::clone(&bell),
         };
-        let link = Link::new(connector, "rounds", names.probe(), config.deadline, reach);
+        let link = Link::new(connector, ROUNDS, names.probe(), config.deadline, reach);
         let view = View { directory: Arc::clone(&directory), peers, instances: shared.instances };
         let parts: Vec<Box<dyn Part>> = vec![
             // Keeps the door: first of all.

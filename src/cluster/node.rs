@@ -140,7 +140,7 @@ impl Node {
                 self.told = Some(true);
                 self.state = State::Up(held);
                 (self.since, self.heard) = (now, now);
-                METRICS.redis_up.add(1);
+                self.counted(1);
                 Poll::Ready(Probed::Returned)
             }
             Err(broken) => {
@@ -156,13 +156,20 @@ impl Node {
         }
     }
 
+    /// Servers, not ways to them: the other roles' nodes are the same ones.
+    fn counted(&self, by: i64) {
+        if self.role == super::ROUNDS {
+            METRICS.redis_up.add(by);
+        }
+    }
+
     fn fell(&mut self, broken: &Broken, now: Now) {
         match broken {
             Broken::Timeout => METRICS.redis_down_timeout.inc(),
             Broken::Lost(_) => METRICS.redis_down_lost.inc(),
             Broken::Unfit(_) => METRICS.redis_down_unfit.inc(),
         }
-        METRICS.redis_up.add(-1);
+        self.counted(-1);
         let why = broken.to_string();
         tracing::warn!(role = self.role, server = %self.server.address(), %why, "redis is down");
         self.told = Some(false);
@@ -183,7 +190,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         if self.is_up() {
-            METRICS.redis_up.add(-1);
+            self.counted(-1);
         }
     }
 }

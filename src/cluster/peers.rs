@@ -125,6 +125,12 @@ impl Heartbeat {
     }
 
     fn stands(&mut self, standing: Standing) {
+        match (&self.standing, &standing) {
+            (Standing::Theirs(_), Standing::Theirs(_)) => {}
+            (_, Standing::Theirs(why)) => tracing::error!(%why, "redis is not used: this instance serves alone"),
+            (Standing::Theirs(_), Standing::Ours) => tracing::info!("the redis prefix is free: redis is used again"),
+            _ => {}
+        }
         match standing {
             Standing::Ours => self.alone.store(false, Ordering::Release),
             Standing::Theirs(_) => self.alone.store(true, Ordering::Release),

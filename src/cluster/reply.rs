@@ -76,8 +76,8 @@ fn down(code: &str, detail: &str) -> Option<String> {
     if detail.contains("unknown command") || detail.contains("max number of clients") {
         return Some(format!("{code} {}", short(detail)));
     }
-    let wrapped = detail.split([' ', '\'']).filter_map(|word| word.strip_prefix('-'));
-    wrapped.flat_map(|word| DOWN.iter().find(|&&known| known == word)).next().map(|code| (*code).to_owned())
+    let mut wrapped = detail.split([' ', '\'']).filter_map(|word| word.strip_prefix('-'));
+    wrapped.find_map(|word| DOWN.iter().find(|&&known| known == word)).map(|code| (*code).to_owned())
 }
 
 /// `3999 127.0.0.1:6381`; the host may be missing, which means the one that said so.

@@ -34,7 +34,9 @@ pub(super) async fn run(mut link: Link, mut parts: Vec<Box<dyn Part>>, bell: Arc
                 if changed.returned {
                     returned(&mut parts, barred);
                 } else if !link.is_up() {
-                    parts.iter_mut().for_each(|part| part.unreachable());
+                    for part in &mut parts {
+                        part.unreachable();
+                    }
                 }
             }
             () = bell.heard() => {}
@@ -45,11 +47,10 @@ pub(super) async fn run(mut link: Link, mut parts: Vec<Box<dyn Part>>, bell: Arc
         let why = objection(&parts);
         if barred != why.is_some() {
             barred = why.is_some();
-            if barred {
-                tracing::warn!(why = why.as_deref(), "redis is not used");
-            } else {
+            if !barred {
+                // All have heard of it before anybody is told that it is there.
                 returned(&mut parts, false);
-                bell.ring();
+                round(&mut link, &mut parts, &bell, ended, false).await;
             }
         }
         link.bar(why);

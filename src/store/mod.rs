@@ -118,15 +118,12 @@ impl Store {
 
     fn open_by(config: &StoreConfig, source: MasterSource) -> Result<Self> {
         let settle = move |found| seals::settle(&source, found);
-        let (engine, seals) = match &config.database_url {
-            Some(url) => {
-                let (engine, seals) = Postgres::open(url, settle)?;
-                (Engine::Postgres(engine), seals)
-            }
-            None => {
-                let (engine, seals) = Embedded::open(&config.dir, settle)?;
-                (Engine::Embedded(engine), seals)
-            }
+        let (engine, seals) = if let Some(url) = &config.database_url {
+            let (engine, seals) = Postgres::open(url, settle)?;
+            (Engine::Postgres(engine), seals)
+        } else {
+            let (engine, seals) = Embedded::open(&config.dir, settle)?;
+            (Engine::Embedded(engine), seals)
         };
         Ok(Self { engine, seals: Arc::new(seals), bell: Arc::default(), herald: Arc::default() })
     }

@@ -66,7 +66,7 @@ async fn a_dump_holds_no_secret_and_no_key() {
     assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
     let dump = String::from_utf8(dump.stdout).unwrap();
     assert!(dump.contains("marker-name"), "it is the dump");
-    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     let master = config.master_key.as_ref().unwrap().reveal();
     for hidden in [secret, made.plain.reveal(), &made.plain.reveal()[4..], token.reveal(), master] {
         assert!(!dump.contains(hidden) && !dump.contains(&hex(hidden)));

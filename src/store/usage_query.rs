@@ -53,6 +53,7 @@ pub struct UsageRow {
 
 /// What an engine groups by, and the span in minutes: `[from, to)`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "one a column: which of them to group by")]
 pub(super) struct UsageSelect {
     pub(super) key: bool,
     pub(super) account: bool,

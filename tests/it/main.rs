@@ -13,6 +13,7 @@ mod access_log;
 mod api;
 mod bad_input;
 mod bad_provider;
+mod browser;
 mod cli;
 mod cluster_dedup;
 mod cluster_events;

@@ -175,7 +175,9 @@ fn a_database_killed_under_load_fails_no_request_and_loses_no_row() {
     let before = so_far();
     eventually("and it goes on", || so_far() > before + 50);
     stop.store(true, Ordering::Relaxed);
-    load.into_iter().for_each(|thread| thread.join().unwrap());
+    for thread in load {
+        thread.join().unwrap();
+    }
     assert_eq!(failed.load(Ordering::Relaxed), 0, "no request failed");
     assert!(gateway.metric("merido_log_rows_spilled_total") > 0.0, "it went through the spill");
     assert_eq!(gateway.metric("merido_log_rows_dropped_total"), 0.0);

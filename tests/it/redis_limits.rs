@@ -47,6 +47,10 @@ impl Pair {
     /// Waits until each has written buckets of its own.
     fn connected(&self, server: &RedisServer) {
         for gateway in &self.gateways {
+            // Limits are divided by those who are counted, not by those who are expected.
+            eventually("both are counted", || {
+                get(gateway.addr, "/api/cluster", "").json()["instances"].as_array().is_some_and(|all| all.len() == 2)
+            });
             let probe = self.gateways[0].create_key(KeySpec { rpm: Some(1_000_000), ..named("probe") });
             let head = format!("authorization: Bearer {}\r\n", probe.plain.reveal());
             let exists = format!("EXISTS t:{{k{}}}:limit", probe.info.id.0);

@@ -32,7 +32,8 @@ function frame(label, height, draw) {
 
 function grid(width, height, top, format) {
   const out = [];
-  for (const part of [0, 0.5, 1]) {
+  // Where nothing happened, a scale would say nothing.
+  for (const part of top ? [0, 0.5, 1] : [0]) {
     const y = PAD.top + (1 - part) * (height - PAD.top - PAD.bottom);
     out.push(s('line', { class: part ? 'grid' : 'grid axis', x1: PAD.left, x2: width - PAD.right, y1: y, y2: y }));
     out.push(s('text', { class: 'tick', x: PAD.left - 6, y: y + 3.5, 'text-anchor': 'end' }, format(top * part)));
@@ -47,7 +48,7 @@ function showTip(tip, width, x, title, lines) {
   tip.style.transform = `translate(${Math.max(0, left)}px, 0)`;
 }
 
-/** Lines over time. `series`: `{name, color, area}`; `update({times, values: [[…], …]}, words)`. `null`: nothing known. */
+/** Lines over time. `series`: `{name, color, area, quiet}` (quiet: not drawn while it is all zero); `update({times, values: [[…], …]}, words)`. `null`: nothing known. */
 export function lines({ label, series, format, axis = format, height = 132 }) {
   let data = { times: [], values: series.map(() => []) };
   let top = 1;
@@ -60,15 +61,16 @@ export function lines({ label, series, format, axis = format, height = 132 }) {
 
   function draw() {
     if (!place.width()) return;
-    top = ceiling(Math.max(0, ...data.values.flat().filter((v) => v !== null)));
-    const parts = grid(place.width(), height, top, axis);
+    const most = Math.max(0, ...data.values.flat().filter((v) => v !== null));
+    const parts = grid(place.width(), height, most && ceiling(most), axis);
+    top = ceiling(most);
     const last = data.times.length - 1;
     for (const [n, anchor] of [[0, 'start'], [Math.round(last / 2), 'middle'], [last, 'end']]) {
       if (last > 1) parts.push(s('text', { class: 'tick', x: x(n), y: height - 3, 'text-anchor': anchor }, minute(data.times[n])));
     }
     series.forEach((one, n) => {
       const points = data.values[n].map((value, i) => (value === null ? null : [x(i), y(value)])).filter(Boolean);
-      if (!points.length) return;
+      if (!points.length || (one.quiet && !data.values[n].some(Boolean))) return;
       const path = points.map(([px, py], i) => `${i ? 'L' : 'M'}${px.toFixed(1)} ${py.toFixed(1)}`).join('');
       const [from, to] = [points[0][0].toFixed(1), points.at(-1)[0].toFixed(1)];
       if (one.area) parts.push(s('path', { class: `area ${one.color}`, d: `${path}L${to} ${y(0)}L${from} ${y(0)}Z` }));
@@ -105,7 +107,7 @@ export function lines({ label, series, format, axis = format, height = 132 }) {
 }
 
 /** Stacked bars. `columns`: `{name, title}`; `stacks`: `{name, color, values}`. */
-export function bars({ label, columns, stacks, format, height = 220 }) {
+export function bars({ label, columns, stacks, format, axis = format, height = 220 }) {
   const sums = columns.map((_, n) => stacks.reduce((sum, one) => sum + one.values[n], 0));
   const top = ceiling(Math.max(0, ...sums));
   const place = frame(label, height, draw);
@@ -116,7 +118,7 @@ export function bars({ label, columns, stacks, format, height = 220 }) {
     const step = inner / columns.length;
     const thick = Math.max(2, Math.min(44, step * 0.68));
     const tall = height - PAD.top - PAD.bottom;
-    const parts = grid(width, height, top, format);
+    const parts = grid(width, height, top, axis);
     const every = Math.ceil(columns.length / Math.max(2, Math.floor(inner / 64)));
     columns.forEach((column, n) => {
       const middle = PAD.left + 8 + (n + 0.5) * step;

@@ -7,6 +7,7 @@ import { icon } from './icons.js';
 export function dialog({ title, body, foot, kind = 'modal', closed }) {
   const name = uid('title');
   const close = () => el.close();
+  const from = document.activeElement;
   const el = h('dialog', { class: kind, 'aria-labelledby': name },
     h('div', { class: 'sheet' },
       h('header', {}, h('h2', { id: name }, title), h('button', { class: 'ghost square', type: 'button', 'aria-label': 'Close', onclick: close }, icon('x'))),
@@ -14,10 +15,20 @@ export function dialog({ title, body, foot, kind = 'modal', closed }) {
       foot && h('footer', {}, foot)));
   // A click beside the sheet lands on the dialog itself.
   el.addEventListener('mousedown', (event) => { if (event.target === el && kind === 'drawer') el.close(); });
-  el.addEventListener('close', () => { el.remove(); closed?.(); }, { once: true });
+  el.addEventListener('close', () => {
+    el.remove();
+    closed?.();
+    if (!from?.isConnected) back(from?.dataset.focus);
+  }, { once: true });
   document.body.append(el);
   el.showModal();
   return { el, close };
+}
+
+/** Whoever opened it was rendered anew meanwhile: the focus goes to its successor, or to the page's head. */
+function back(name) {
+  const again = name && [...document.querySelectorAll('[data-focus]')].find((one) => one.dataset.focus === name);
+  (again || document.getElementById('heading'))?.focus({ preventScroll: true });
 }
 
 /** Asks before something that cannot be taken back. */

@@ -13,7 +13,7 @@ export function serverTime(date) {
 export const now = () => Date.now() + skew;
 
 const whole = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
-const compact = new Intl.NumberFormat('en', { notation: 'compact', maximumFractionDigits: 1 });
+const compact = new Intl.NumberFormat('en', { notation: 'compact', maximumSignificantDigits: 3 });
 
 /** 1,234 */
 export const count = (n) => (n === null || n === undefined ? '–' : whole.format(n));
@@ -38,6 +38,13 @@ export function dollars(n) {
   if (size < 10_000) return `$${n.toLocaleString('en', { minimumFractionDigits: 2, maximumFractionDigits: 2 })}`;
   return `$${compact.format(n)}`;
 }
+
+/** Numbers beside an axis: no more digits than they need. */
+export const tick = {
+  number: (n) => (n >= 1000 ? compact.format(n) : String(Number(n.toPrecision(3)))),
+  dollars: (n) => (n >= 1000 ? `$${compact.format(n)}` : `$${Number(n.toPrecision(2))}`),
+  ms: (n) => (n === 0 ? '0' : n >= 1000 ? `${Number((n / 1000).toPrecision(3))} s` : n < 1 ? `${Math.round(n * 1000)} µs` : `${Number(n.toPrecision(3))} ms`),
+};
 
 /** Milliseconds: 840 µs, 12 ms, 1.24 s, 2 m 5 s */
 export function ms(n) {
@@ -66,6 +73,8 @@ export function span(n) {
 /** 99.2 % */
 export function percent(part, all) {
   if (!all) return '–';
+  if (!part) return '0 %';
+  if (part / all < 0.0005) return '<0.1 %';
   const share = (100 * part) / all;
   return share === 100 ? '100 %' : `${share > 99.9 && share < 100 ? '99.9' : share.toFixed(share < 10 || share > 99 ? 1 : 0)} %`;
 }

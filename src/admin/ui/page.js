@@ -67,7 +67,8 @@ export function load(ctx, root, paths, render, { every = 0 } = {}) {
   return again;
 }
 
-function skeleton() {
+/** Stands where something is on its way. */
+export function skeleton() {
   return h('div', { class: 'skeleton', 'aria-busy': 'true' }, h('span', { class: 'sr' }, 'Loading'), [1, 2, 3, 4].map(() => h('i')));
 }
 
@@ -77,7 +78,7 @@ export function broken(error, retry) {
 }
 
 /** A table. `cols`: `{head, cell(row), num, wide, hide}`. On a phone each row is a card with the heads as labels. */
-export function table({ label, cols, rows, none, row: dress }) {
+export function table({ label, cols, rows, none, row: dress, kind }) {
   if (!rows.length && none) return none;
   const headRow = h('tr', { role: 'row' }, cols.map((col) => h('th', { scope: 'col', role: 'columnheader', class: classes(col) }, col.head || h('span', { class: 'sr' }, col.sr ?? 'Actions'))));
   const body = rows.map((row) => {
@@ -85,7 +86,7 @@ export function table({ label, cols, rows, none, row: dress }) {
     dress?.(tr, row);
     return tr;
   });
-  return h('div', { class: 'scroll' }, h('table', { role: 'table', 'aria-label': label }, h('thead', { role: 'rowgroup' }, headRow), h('tbody', { role: 'rowgroup' }, body)));
+  return h('div', { class: 'scroll' }, h('table', { role: 'table', 'aria-label': label, class: kind }, h('thead', { role: 'rowgroup' }, headRow), h('tbody', { role: 'rowgroup' }, body)));
 }
 
 const classes = (col) => [col.num && 'num', col.cls, col.hide && 'hide-phone'].filter(Boolean).join(' ') || null;

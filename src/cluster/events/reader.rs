@@ -182,25 +182,34 @@ impl Reader {
     }
 }
 
-/// Answers one question with what the stream holds up to its end.
+/// Answers one question with what the stream holds up to its end. Whatever befalls Redis, it goes on until nobody waits.
 async fn history(ends: Ends, permits: Arc<Semaphore>, ask: HistoryAsk) -> Option<()> {
     let _permit = permits.acquire().await.ok()?;
     let key = ends.names.events();
     let mut way = ends.connector.way("events history");
-    let mut held = tokio::time::timeout(TRIP, way.connection(&key)).await.ok()?;
-    let (there, last) = watch(&mut held, &ends.names.events_watch(), &key).await?;
     let mut at = StreamId::before(ask.from_ms);
-    if there < ask.from_ms {
-        // Its clock went back: all there is.
-        at = StreamId::default();
+    loop {
+        let mut held = tokio::select! {
+            held = way.connection(&key) => held,
+            () = ask.pages.closed() => return None,
+        };
+        let Some((there, last)) = watch(&mut held, &ends.names.events_watch(), &key).await else { continue };
+        if there < at.ms {
+            // Its clock went back: all there is.
+            at = StreamId::default();
+        }
+        while at < last {
+            let Some(batches) = read_after(&mut held, &key, at, PAGE, None).await else { break };
+            // Emptied meanwhile: what is sent again comes to the ring.
+            let Some((end, _)) = batches.last() else { return Some(()) };
+            at = *end;
+            let page = batches.iter().flat_map(|(id, bytes)| unpack(bytes, id.ms)).collect();
+            tokio::time::timeout(PAGE_WAIT, ask.pages.send(page)).await.ok()?.ok()?;
+        }
+        if at >= last {
+            return Some(());
+        }
     }
-    while at < last && !ask.pages.is_closed() {
-        let batches = read_after(&mut held, &key, at, PAGE, None).await?;
-        at = batches.last()?.0;
-        let page = batches.iter().flat_map(|(id, bytes)| unpack(bytes, id.ms)).collect();
-        tokio::time::timeout(PAGE_WAIT, ask.pages.send(page)).await.ok()?.ok()?;
-    }
-    Some(())
 }
 
 /// Marks that somebody watches; Redis' time in ms, and the last id of the stream.

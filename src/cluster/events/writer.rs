@@ -167,7 +167,6 @@ impl Writer {
                 METRICS.events_lost.add(lost + self.backlog.push(batch));
             }
         }
-        self.ends.bus.forget_own(self.seen);
     }
 
     fn shed(&mut self, mut events: Vec<(u64, Arc<Event>)>, now: Now) -> Vec<(u64, Arc<Event>)> {
@@ -247,5 +246,7 @@ impl Writer {
     fn took(&mut self, last: u64, ms: u64) {
         self.backlog.took(last, ms);
         self.ends.bus.acked(last, ms);
+        // Not before: whoever comes back finds each of ours in the stream or in the ring.
+        self.ends.bus.forget_own(last);
     }
 }

@@ -50,8 +50,8 @@ pub struct HistoryAsk {
 enum Stage {
     /// Came back, has not been opened.
     Resuming,
-    /// Reads what the stream holds.
-    History(mpsc::Receiver<Vec<Entry>>, VecDeque<Entry>),
+    /// Reads what the stream holds, or waits for it. Ours meanwhile come from the ring, if none is missing there.
+    History { pages: mpsc::Receiver<Vec<Entry>>, page: VecDeque<Entry>, own: u64 },
     /// Follows the ring: the next index, and the first of which everything is news.
     Ring { next: u64, live: u64 },
 }
@@ -90,14 +90,23 @@ impl Cursor {
             return;
         }
         ring.introduce(&mut self.position);
-        if let (Some(from_ms), Following::Live) = (self.position.stream_ms(), bus.following()) {
-            // One page waits while one is being read: a slow reader holds up nobody but itself.
-            let (pages, answer) = mpsc::channel(1);
-            self.stage = Stage::History(answer, VecDeque::new());
-            drop(ring);
-            bus.ask(HistoryAsk { from_ms, pages });
-        } else {
-            self.enter(&mut ring);
+        match self.position.stream_ms() {
+            Some(from_ms) if bus.following() != Following::Alone => {
+                // One page waits while one is being read: a slow reader holds up nobody but itself.
+                let (pages, answer) = mpsc::channel(1);
+                self.stage = Stage::History { pages: answer, page: VecDeque::new(), own: ring.first() };
+                drop(ring);
+                bus.ask(HistoryAsk { from_ms, pages });
+            }
+            _ => self.enter(&mut ring),
+        }
+    }
+
+    /// If what the stream holds has not begun to come, it is waited for no longer: what is missing shows as a gap.
+    pub fn give_up(&mut self) {
+        if matches!(self.stage, Stage::History { .. }) {
+            let bus = Arc::clone(&self.bus);
+            self.enter(&mut bus.ring.lock());
         }
     }
 
@@ -119,15 +128,17 @@ impl Cursor {
         if matches!(self.stage, Stage::Resuming) {
             self.open();
         }
-        while let Stage::History(pages, page) = &mut self.stage {
+        let bus = Arc::clone(&self.bus);
+        while let Stage::History { pages, page, own } = &mut self.stage {
             if let Some(entry) = page.pop_front() {
                 // What of ours the ring still holds is whole there: the stream may lack some that were shed.
-                if entry.epoch == self.bus.epoch && entry.seq > self.bus.ring.lock().own_floor() {
+                if entry.epoch == bus.epoch && entry.seq > bus.ring.lock().own_floor() {
                     continue;
                 }
                 match judge(&mut self.position, &entry, true) {
                     Judged::Seen => {}
-                    Judged::News => return Poll::Ready(taken(&mut self.position, entry)),
+                    // Its time is not this reader's yet: some of ours that the stream took earlier are still to come.
+                    Judged::News => return Poll::Ready(taken(&mut self.position, Entry { ms: 0, ..entry })),
                     Judged::Missing(missed) => {
                         page.push_front(entry);
                         return Poll::Ready(Next::Gap(missed));
@@ -135,16 +146,27 @@ impl Cursor {
                 }
                 continue;
             }
-            let mut cx = Context::from_waker(cx.waker());
-            match pages.poll_recv(&mut cx) {
+            match pages.poll_recv(&mut Context::from_waker(cx.waker())) {
                 Poll::Ready(Some(more)) => *page = more.into(),
                 Poll::Ready(None) => break,
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    let mut ring = bus.ring.lock();
+                    let whole = self.position.of(bus.epoch).is_some_and(|seen| seen >= ring.own_floor());
+                    while whole && let Some(entry) = ring.get((*own).max(ring.first())) {
+                        *own = (*own).max(ring.first()) + 1;
+                        if entry.epoch == bus.epoch
+                            && let Judged::News = judge(&mut self.position, entry, true)
+                        {
+                            return Poll::Ready(taken(&mut self.position, entry.clone()));
+                        }
+                    }
+                    ring.waiting.insert(self.id, cx.waker().clone());
+                    return Poll::Pending;
+                }
             }
         }
-        let bus = Arc::clone(&self.bus);
         let mut ring = bus.ring.lock();
-        if matches!(self.stage, Stage::History(..)) {
+        if matches!(self.stage, Stage::History { .. }) {
             self.enter(&mut ring);
         }
         match self.look(&ring) {

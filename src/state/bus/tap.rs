@@ -105,7 +105,7 @@ impl Bus {
         drop(ring);
     }
 
-    /// Nobody elsewhere needs our events up to `through`; unless somebody here listens, they are forgotten.
+    /// The stream has our events up to `through`; unless somebody here listens, they are forgotten.
     pub fn forget_own(&self, through: u64) {
         let mut freed = Vec::new();
         let mut ring = self.ring.lock();
@@ -186,6 +186,7 @@ impl Bus {
 
     pub(super) fn ask(&self, ask: HistoryAsk) {
         let mut asks = self.tap.asks.lock();
+        asks.retain(|waits| !waits.pages.is_closed());
         if asks.len() < ASKS {
             asks.push_back(ask);
             drop(asks);

@@ -170,7 +170,7 @@ impl Tx {
         for row in self.rows(sql, params![provider]).await? {
             taken.insert(row.try_get::<_, String>(0)?);
         }
-        let free = (1u32..).map(default_label).find(|label| !taken.contains(label));
+        let free = (1..=u32::MAX).map(default_label).find(|label| !taken.contains(label));
         free.ok_or_else(|| StoreError::invalid("label", "every default label is taken"))
     }
 }

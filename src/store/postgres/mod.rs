@@ -6,7 +6,7 @@
 //!
 //! Every call is one transaction under our own deadline around all of it; when that passes, the connection is closed, so
 //! no late answer is ever read, and the server ends the statement by its own timeout. Statements are unnamed and nothing
-//! is set beyond a transaction, so a pooler in transaction mode (PgBouncer) may stand in between; only
+//! is set beyond a transaction, so a pooler in transaction mode (`PgBouncer`) may stand in between; only
 //! [`listen`](Postgres::listen) needs a session, and without it changes are found by looking.
 //!
 //! When it fails: [`StoreErrorKind::Unavailable`] and the caller retries or says so. It sees sealed secrets and hashes

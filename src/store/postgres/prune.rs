@@ -38,7 +38,7 @@ impl Postgres {
     }
 
     /// Dropped partitions gave their space back already; the rest is the database's own housekeeping.
-    #[expect(clippy::unused_async, clippy::unused_self, reason = "the shape of every engine")]
+    #[expect(clippy::unused_async, reason = "the shape of every engine")]
     pub(crate) async fn shrink(&self, _pages: u32) -> Result<()> {
         Ok(())
     }

@@ -4,7 +4,7 @@ import { get } from '../api.js';
 import { failed } from '../dialog.js';
 import { h, put } from '../dom.js';
 import { moment } from '../fmt.js';
-import { badge, broken, button, empty, head, since, table } from '../page.js';
+import { badge, broken, button, empty, head, since, skeleton, table } from '../page.js';
 
 const PAGE = 50;
 const ACTORS = { session: 'dashboard', token: 'token', anybody: 'anybody', nobody: 'nobody', command: 'command line' };
@@ -12,6 +12,7 @@ const ACTORS = { session: 'dashboard', token: 'token', anybody: 'anybody', nobod
 export default function audit({ root, signal }) {
   const place = h('section', { class: 'card flush', 'aria-label': 'Audit' });
   put(root, head('Audit', 'Every change to this deployment, and every login.', button('Refresh', 'rotate', () => more([], null))), place);
+  put(place, skeleton());
   async function more(rows, cursor) {
     try {
       const page = await get(`/api/audit?limit=${PAGE}${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ''}`, signal);
@@ -45,8 +46,15 @@ function listed(rows) {
 
 const kind = (action) => (/remove|revoke/.test(action) ? 'bad' : /failed/.test(action) ? 'warn' : /create/.test(action) ? 'ok' : '');
 
+/** A value as words: lists by commas, objects by what they hold. */
+function plain(value) {
+  if (Array.isArray(value)) return value.map(plain).join(', ');
+  if (typeof value !== 'object') return String(value);
+  return Object.entries(value).filter(([, one]) => one !== null).map(([name, one]) => (name === 'weight' ? `× ${one}` : name === 'account' ? `@${one}` : plain(one))).join(' ');
+}
+
 function details(detail) {
-  const parts = Object.entries(detail ?? {}).filter(([, value]) => value !== null && value !== undefined && !(Array.isArray(value) && !value.length));
+  const parts = Object.entries(detail ?? {}).filter(([, value]) => value !== null && value !== undefined && value !== false && !(Array.isArray(value) && !value.length));
   if (!parts.length) return null;
-  return h('small', { class: 'faint detail' }, parts.map(([name, value]) => `${name.replace(/_/g, ' ')}: ${typeof value === 'object' ? JSON.stringify(value) : value}`).join(' · '));
+  return h('small', { class: 'faint detail' }, parts.map(([name, value]) => `${name.replace(/_/g, ' ')}: ${plain(value)}`).join(' · '));
 }

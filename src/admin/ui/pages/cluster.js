@@ -8,7 +8,7 @@ export default function cluster({ root, signal }) {
   const place = h('div');
   put(root, head('Cluster', 'Instances that share one store, and Redis between them.'), place);
   load({ signal }, place, ['/api/cluster', '/healthz'], (all, health) => {
-    const newest = Math.max(...all.instances.map((one) => one.catalog_version));
+    const own = all.instances[0].catalog;
     const versions = new Set(all.instances.map((one) => one.version)).size;
     const { redis } = all;
     return [
@@ -25,7 +25,7 @@ export default function cluster({ root, signal }) {
           { head: 'Instance', cls: 'main', cell: (row) => h('span', { class: 'chips' }, h('code', {}, row.id), row.self && badge('this one', 'info')) },
           { head: 'State', cell: (row) => (row.self || row.last_seen_ms < 5000 ? badge('serving', 'ok') : badge(`silent for ${span(row.last_seen_ms)}`, 'warn')) },
           { head: 'Version', cell: (row) => row.version },
-          { head: 'Catalog', cell: (row) => h('span', {}, `v${row.catalog_version} `, row.catalog_version < newest && badge('behind', 'warn')) },
+          { head: 'Catalog', cell: (row) => h('span', {}, h('code', { title: `version ${row.catalog_version} here` }, row.catalog.slice(0, 8)), ' ', row.catalog !== own && badge('differs', 'warn', 'It serves by other keys, accounts or models than this one; news is on its way')) },
           { head: 'Up for', cell: (row) => span(now() - new Date(row.started_at).getTime()) },
           { head: 'Started', cell: (row) => since(row.started_at), hide: true },
         ],

@@ -18,6 +18,11 @@ export class LiveList {
     this.status = '';
     this.instance = '';
     this.place = h('tbody', { role: 'rowgroup' });
+    // The whole row leads on; its status is the link for keyboards.
+    this.place.addEventListener('click', (event) => {
+      if (String(getSelection()) || event.target.closest('a')) return;
+      event.target.closest('tr[data-kind="ended"]')?.querySelector('a')?.click();
+    });
     this.nothing = h('p', { class: 'quiet' });
     this.summary = h('p', { class: 'summary' });
     this.instances = h('select', { 'aria-label': 'Instance', onchange: (event) => this.filter('instance', event.target.value) }, h('option', { value: '' }, 'All instances'));
@@ -29,7 +34,7 @@ export class LiveList {
         h('select', { 'aria-label': 'Status', onchange: (event) => this.filter('status', event.target.value) },
           [['', 'Any status'], ['running', 'In flight'], ['ok', 'Succeeded'], ['error', 'Failed'], ['cached', 'From cache']].map(([key, name]) => h('option', { value: key }, name))),
         this.instances, h('span', { class: 'grow' }), this.summary, this.pauser),
-      h('div', { class: 'scroll' }, h('table', { class: 'live', role: 'table', 'aria-label': 'Requests in flight and finished' },
+      h('div', { class: 'scroll' }, h('table', { class: 'live dense', role: 'table', 'aria-label': 'Requests in flight and finished' },
         h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, heads.map((name, n) => h('th', { scope: 'col', role: 'columnheader', class: n > 4 ? 'num' : null }, name)))), this.place)),
       this.nothing);
     const timer = setInterval(() => this.tick(), 250);
@@ -124,7 +129,7 @@ function who(row) {
   const asked = row.requested_model;
   const served = row.model && row.provider ? `${row.provider}/${row.model}` : null;
   return [
-    cell('Model', { class: 'main' }, h('span', { title: asked }, asked), served && served !== asked && h('small', { title: served }, served)),
+    cell('Model', { class: 'main' }, h('span', { title: asked }, asked), row.status >= 400 && row.error ? h('small', { class: 'bad', title: row.error }, row.error) : served && served !== asked && h('small', { title: served }, served)),
     cell('Key', {}, row.key_name ?? h('span', { class: 'faint' }, 'anonymous')),
     cell('Account', {}, row.account ? h('span', {}, row.provider, h('span', { class: 'faint' }, ` @${row.account}`)) : h('span', { class: 'faint' }, '–')),
   ];
@@ -139,7 +144,7 @@ function runningRow(row) {
 
 function endedRow(row) {
   const href = `#/logs/${row.request_id}`;
-  return h('tr', { role: 'row', class: row.status >= 400 ? 'failed' : '', data: { kind: 'ended', id: row.request_id } }, first(row),
+  return h('tr', { role: 'row', class: now() - row.at < 3000 ? 'link fresh' : 'link', data: { kind: 'ended', id: row.request_id } }, first(row),
     cell('Status', {}, h('a', { href, class: 'plain', 'aria-label': `Request with status ${row.status}: details`, title: row.error }, statusBadge(row.status)), cacheBadge(row.cache), row.attempts > 1 && h('span', { class: 'badge warn', title: `${row.attempts} attempts` }, `${row.attempts}×`)), who(row),
     cell('Tokens', { class: 'num', title: row.tokens ? `${row.tokens.prompt} in, ${row.tokens.completion} out` : null }, row.tokens ? short(tokens(row.tokens)) : '–'),
     cell('Cost', { class: 'num' }, dollars(row.cost_usd)),

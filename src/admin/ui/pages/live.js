@@ -5,7 +5,7 @@ import { lines } from '../chart.js';
 import { copyable, failed } from '../dialog.js';
 import { h, put, say, text } from '../dom.js';
 import { feed } from '../feed.js';
-import { dollars, ms, rate, short } from '../fmt.js';
+import { dollars, ms, rate, short, tick } from '../fmt.js';
 import { segments } from '../form.js';
 import { button, card, head } from '../page.js';
 import { LiveList } from './live-list.js';
@@ -17,10 +17,10 @@ const RECENT = 60;
 export default function live({ root, signal }) {
   let span = '5m';
   const tiles = [
-    tile('Throughput', 'req/s', [{ name: 'Requests', color: 'c1', area: true, of: 'requests' }, { name: 'Errors', color: 'bad', area: true, of: 'errors' }], (n) => `${rate(n)} /s`),
-    tile('Latency', '', [{ name: 'p95', color: 'c3', of: 'p95' }, { name: 'p50', color: 'c1', area: true, of: 'p50' }], ms),
-    tile('Tokens', 'tok/s', [{ name: 'Tokens', color: 'c2', area: true, of: 'tokens' }], (n) => `${short(n)} /s`),
-    tile('Spend', '$/min', [{ name: 'Spend', color: 'c4', area: true, of: 'dollars' }], (n) => `${dollars(n)} /min`),
+    tile('Throughput', 'req/s', [{ name: 'Requests', color: 'c1', area: true, of: 'requests' }, { name: 'Errors', color: 'bad', area: true, quiet: true, of: 'errors' }], (n) => `${rate(n)} /s`, tick.number),
+    tile('Latency', '', [{ name: 'p95', color: 'c3', of: 'p95' }, { name: 'p50', color: 'c1', area: true, of: 'p50' }], ms, tick.ms),
+    tile('Tokens', 'tok/s', [{ name: 'Tokens', color: 'c2', area: true, of: 'tokens' }], (n) => `${short(n)} /s`, tick.number),
+    tile('Spend', '$/min', [{ name: 'Spend', color: 'c4', area: true, of: 'dollars' }], (n) => `${dollars(n)} /min`, tick.dollars),
   ];
   const list = new LiveList(signal);
   const welcome = h('div');
@@ -55,12 +55,12 @@ export default function live({ root, signal }) {
   list.changed();
 }
 
-function tile(title, unit, series, format) {
+function tile(title, unit, series, format, axis) {
   const big = h('strong', {}, '–');
   const small = h('p', {}, '\u00a0');
-  const chart = lines({ label: title, series, format, axis: (n) => format(n).replace(/ \/\w+$/, ''), height: 118 });
+  const chart = lines({ label: title, series, format, axis, height: 118 });
   return {
-    el: h('section', { class: 'card tile', 'aria-label': title }, h('h2', {}, title), h('div', { class: 'big' }, big, unit && h('span', {}, unit)), small, chart.el),
+    el: h('section', { class: 'card tile', 'aria-label': title }, h('header', {}, h('h2', {}, title), series.length > 1 && h('ul', { class: 'legend' }, series.map((one) => h('li', {}, h('i', { class: one.color }), one.name)))), h('div', { class: 'big' }, big, unit && h('span', {}, unit)), small, chart.el),
     show(data, value, words) {
       text(big, value);
       text(small, words);

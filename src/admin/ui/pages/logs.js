@@ -6,7 +6,7 @@ import { failed } from '../dialog.js';
 import { h, put, settled } from '../dom.js';
 import { dollars, moment, ms, short, tokens } from '../fmt.js';
 import { icon } from '../icons.js';
-import { broken, button, empty, head, table } from '../page.js';
+import { broken, button, empty, head, skeleton, table } from '../page.js';
 import { logDetail } from './log-detail.js';
 import { cacheBadge, statusBadge } from './row.js';
 
@@ -29,6 +29,7 @@ export default function logs({ root, signal, rest, query: given }) {
     h('input', { class: 'narrow', type: 'search', placeholder: 'Model', 'aria-label': 'Model', value: chosen.model, oninput: typed('model') })), place);
   put(root, head('Logs', 'Every request that has ended, newest first.', button('Refresh', 'rotate', () => first())), body);
 
+  put(place, skeleton());
   let wave = 0;
   function pick(name, value) {
     chosen[name] = value;
@@ -99,8 +100,9 @@ function listed(rows, filtered) {
   if (!rows.length) return filtered ? empty('search', 'Nothing matches', 'Loosen the filters, or look further back.') : empty('list', 'No requests yet', 'They appear here within a second of their end.');
   return table({
     label: 'Requests',
+    kind: 'dense',
     rows,
-    row: (tr, row) => { tr.dataset.id = row.request_id; tr.classList.add('link'); if (row.status >= 400) tr.classList.add('failed'); },
+    row: (tr, row) => { tr.dataset.id = row.request_id; tr.classList.add('link'); },
     cols: [
       { head: 'Time', cls: 'time', cell: (row) => h('a', { href: `#/logs/${row.request_id}`, class: 'plain' }, h('time', { datetime: row.time, title: moment(row.time) }, when(row.time))) },
       { head: 'Status', cell: (row) => h('span', { class: 'chips' }, statusBadge(row.status), cacheBadge(row.cache), row.attempts > 1 && h('span', { class: 'badge warn', title: `${row.attempts} attempts` }, `${row.attempts}×`)) },

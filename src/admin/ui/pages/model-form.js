@@ -44,10 +44,10 @@ function open({ value: model, tag }, known, accounts, done) {
     const item = h('li', {},
       h('button', { type: 'button', class: 'ghost square grip', 'aria-label': 'Move this target; arrow keys', title: 'Drag, or use the arrow keys' }, icon('grip')),
       h('input', { class: 'model', 'aria-label': 'Model', list: options.id, placeholder: 'provider/model', value: given.model ?? '', spellcheck: 'false', autocomplete: 'off' }),
-      h('select', { class: 'account', 'aria-label': 'Account' }),
+      h('select', { class: 'who', 'aria-label': 'Account' }),
       h('input', { class: 'weight', type: 'number', min: '0', step: '1', 'aria-label': 'Weight', value: given.weight ?? 1 }),
       h('button', { type: 'button', class: 'ghost square', 'aria-label': 'Remove this target', onclick: () => { item.remove(); list.querySelector('input')?.focus(); } }, icon('x')));
-    const [model_, account] = [item.querySelector('.model'), item.querySelector('.account')];
+    const [model_, account] = [item.querySelector('.model'), item.querySelector('.who')];
     const offer = () => {
       const provider = model_.value.split('/')[0];
       const chosen = account.value || given.account || '';
@@ -76,7 +76,7 @@ function open({ value: model, tag }, known, accounts, done) {
       async send(values) {
         const targets = [...list.children].map((item) => ({
           model: item.querySelector('.model').value.trim(),
-          account: item.querySelector('.account').value || null,
+          account: item.querySelector('.who').value || null,
           weight: Number(item.querySelector('.weight').value || 1),
         })).filter((one) => one.model);
         if (!targets.length) {

@@ -43,8 +43,7 @@ function shown(model, open, again) {
   return h('li', { class: `card vmodel ${model.enabled ? '' : 'off'}`, data: own ? { id: model.id, name: model.name } : {} },
     own ? h('button', { type: 'button', class: 'ghost square grip', 'aria-label': `Move ${model.name}; arrow keys`, title: 'Drag, or use the arrow keys', data: { focus: `grip-${model.id}` } }, icon('grip')) : h('span', { class: 'square' }),
     h('div', { class: 'what' },
-      h('h2', {}, model.name),
-      h('p', {}, badge(strategy), model.sticky > 1 && badge(`sticky ${model.sticky}`), !own && badge('from the settings', '', 'It cannot be changed here'), !model.enabled && badge('off', 'warn')),
+      h('header', {}, h('h2', {}, model.name), badge(strategy), model.sticky > 1 && badge(`sticky ${model.sticky}`), !own && badge('from the settings', '', 'It cannot be changed here'), !model.enabled && badge('off', 'warn')),
       h('ol', { class: 'route', 'aria-label': `Targets of ${model.name}` }, model.targets.map((target) => h('li', {}, h('code', {}, target.model, target.account && h('span', { class: 'faint' }, `@${target.account}`)), weighted && h('small', {}, `× ${target.weight}`))))),
     own && h('div', { class: 'tools' },
       toggle({
@@ -75,7 +74,7 @@ let words = '';
 function catalogue(all) {
   const real = all.filter((one) => one.kind === 'provider');
   const place = h('div');
-  const price = (value) => (value === undefined || value === null ? '–' : `$${value < 1 ? Number(value.toFixed(3)) : value}`);
+  const price = (value) => (value === undefined || value === null ? '–' : `$${Number(value.toFixed(2)) === value ? value.toFixed(2) : Number(value.toFixed(4))}`);
   const show = () => {
     const rows = real.filter((one) => one.id.toLowerCase().includes(words));
     put(place, table({

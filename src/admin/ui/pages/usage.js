@@ -3,7 +3,7 @@
 import { query } from '../api.js';
 import { bars, meter } from '../chart.js';
 import { h, put } from '../dom.js';
-import { count, day, dollars, now, percent, short } from '../fmt.js';
+import { count, day, dollars, now, percent, short, tick } from '../fmt.js';
 import { segments } from '../form.js';
 import { icon } from '../icons.js';
 import { card, empty, head, load, table } from '../page.js';
@@ -20,10 +20,11 @@ const VALUE = {
   tokens: (row) => row.tokens.prompt + row.tokens.completion,
 };
 const FORMAT = { cost: dollars, requests: short, tokens: short };
+const AXIS = { cost: tick.dollars, requests: tick.number, tokens: tick.number };
 
 export default function usage({ root, signal, query: given }) {
   const pick = (name, options, usual) => (options.some(([key]) => key === given.get(name)) ? given.get(name) : usual);
-  const chosen = { by: pick('by', GROUPS, 'day'), range: pick('range', RANGES, '30'), measure: pick('measure', MEASURES, 'cost') };
+  const chosen = { by: pick('by', GROUPS, 'day'), range: pick('range', RANGES, '7'), measure: pick('measure', MEASURES, 'cost') };
   const place = h('div');
   const csv = h('a', { class: 'button', download: 'usage.csv' }, icon('download'), 'CSV');
   const control = (name, label, options) => segments({ label, options, value: chosen[name], pick(key) { chosen[name] = key; changed(); } });
@@ -88,7 +89,7 @@ function chart(data, by, chosen) {
   const stacks = sorted.slice(0, COLOURS).map(([name, values], n) => ({ name, values, color: `c${n + 1}` }));
   const rest = sorted.slice(COLOURS);
   if (rest.length) stacks.push({ name: `${rest.length} more`, color: 'c7', values: dates.map((_, n) => sum(rest.map(([, values]) => values[n]))) });
-  return bars({ label: `Usage by day and ${by}; the table below has the numbers`, columns: dates.map((date) => ({ name: day(date), title: day(date) })), stacks, format: FORMAT[chosen.measure] });
+  return bars({ label: `Usage by day and ${by}; the table below has the numbers`, columns: dates.map((date) => ({ name: day(date), title: day(date) })), stacks, format: FORMAT[chosen.measure], axis: AXIS[chosen.measure] });
 }
 
 function rows(sums, by, measure) {
