@@ -49,14 +49,25 @@ impl Bell {
             biased;
             () = self.urgent.notified() => {}
             () = self.soon.notified() => {
+                let unheard = Unheard(&self.soon);
                 tokio::select! {
                     biased;
                     () = self.urgent.notified() => {}
                     () = tokio::time::sleep(SOON) => {}
                 }
+                std::mem::forget(unheard);
             }
         }
         self.rung.store(false, Ordering::Release);
+    }
+}
+
+/// Rings again when whoever had begun to listen went away: [`Bell::soon`] would never ring any more otherwise.
+struct Unheard<'a>(&'a Notify);
+
+impl Drop for Unheard<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
     }
 }
 
@@ -78,5 +89,15 @@ mod tests {
         bell.heard().await;
         // Both were heard: nothing rings any more.
         assert!(tokio::time::timeout(SOON * 4, bell.heard()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_stops_listening_half_way_leaves_the_bell_rung() {
+        let bell = Bell::default();
+        bell.soon();
+        // Something else was due while more was to gather.
+        assert!(tokio::time::timeout(Duration::ZERO, bell.heard()).await.is_err());
+        bell.soon();
+        tokio::time::timeout(Duration::from_secs(10), bell.heard()).await.expect("it never rings again");
     }
 }

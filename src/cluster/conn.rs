@@ -1,12 +1,12 @@
 //! One connection. Every trip on it runs under our own deadline around the whole of it; a trip that missed it, or was
 //! given up half-way, ends the connection, so that no late answer is ever taken for another's.
 
-use super::call::{Answer, Call, Fault};
+use super::call::{Answer, Call, Fault, Script};
 use super::reply::{Broken, Reply};
 use super::url::Target;
 use crate::base::metrics::METRICS;
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, Value};
+use redis::{Pipeline, Value};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -42,13 +42,22 @@ impl Conn {
             self.pipeline(&pipeline, calls.len(), deadline).await?.into_iter().map(Reply::of).collect();
         let again: Vec<usize> = (0..calls.len()).filter(|&n| replies[n] == Reply::NoScript).collect();
         if !again.is_empty() {
-            let mut pipeline = Pipeline::new();
+            // Each once, however many call it: a server that was emptied forgets all of them at once.
+            let mut scripts: Vec<&Script> = Vec::new();
+            for script in again.iter().filter_map(|&n| calls[n].script) {
+                if !scripts.iter().any(|&known| std::ptr::eq(known, script)) {
+                    scripts.push(script);
+                }
+            }
+            let mut pipeline = Pipeline::with_capacity(scripts.len() + again.len());
+            for script in &scripts {
+                pipeline.add_command(script.load());
+            }
             for &n in &again {
-                pipeline.add_command(calls[n].script.map_or_else(Cmd::new, super::call::Script::load));
                 pipeline.add_command(calls[n].cmd.clone());
             }
-            let values = self.pipeline(&pipeline, again.len() * 2, deadline).await?;
-            for (n, value) in again.into_iter().zip(values.into_iter().skip(1).step_by(2)) {
+            let values = self.pipeline(&pipeline, scripts.len() + again.len(), deadline).await?;
+            for (n, value) in again.into_iter().zip(values.into_iter().skip(scripts.len())) {
                 replies[n] = Reply::of(value);
             }
         }

@@ -13,7 +13,6 @@ use crate::state::desk::Policy;
 use crate::state::limiter::{Decision, Limiter, Refusal, Reservation, Taken, Waiting};
 use crate::state::reach::Reach;
 use crate::state::subject::Subject;
-use std::sync::atomic::Ordering;
 use tokio::sync::oneshot::error::TryRecvError;
 
 pub(super) const KEY: Subject = Subject::Key(KeyId(7));
@@ -378,6 +377,16 @@ fn what_a_lost_reply_had_granted_is_not_lost() {
 }
 
 #[test]
+fn word_that_comes_in_the_last_moment_is_not_charged_for_nothing() {
+    let mut world = World::new(1);
+    let limits = Limited { tpm: 100, ..Limited::default() };
+    let Taken::Later(waiting) = world.instances[0].ask(&limits, 60, world.now) else { panic!("nothing is known yet") };
+    world.round(0, None);
+    // The timer fired before anybody looked.
+    assert!(waiting.alone(world.now).outcome.is_ok(), "charged over there, and refused here");
+}
+
+#[test]
 fn an_operators_change_travels_with_the_next_call() {
     let mut world = World::new(2);
     let limits = requests(60, 4);
@@ -454,7 +463,6 @@ fn while_redis_is_away_the_policy_decides_and_nobody_waits() {
     assert_eq!((open, one.desk.counts().1), (30, 30 + 31));
     let (none, why, _) = admitted(Policy::Closed);
     assert_eq!((none, why), (0, Some(Which::Away)));
-    live.store(4, Ordering::Relaxed);
 }
 
 #[test]
@@ -481,4 +489,22 @@ fn settlements_of_a_busy_key_gather() {
     }
     assert!(waited * 20 < offered, "{waited} of {offered} waited");
     assert!(world.calls * 10 < offered as usize, "{} calls for {offered} requests", world.calls);
+}
+
+#[test]
+fn what_is_lent_and_what_is_left_are_one_burst_together() {
+    let mut world = World::new(2);
+    let limits = requests(60_000, 400);
+    for _ in 0..40 {
+        assert!(world.ok(0, &limits));
+        world.round(0, None);
+        world.pass(1);
+    }
+    // All that was spent has flowed in again, but a lease is still out.
+    world.pass(100);
+    let elsewhere = (0..500).filter(|_| world.ok(1, &limits)).count();
+    let lease = (0..500)
+        .filter(|_| matches!(world.instances[0].ask(&limits, 0, world.now), Taken::Now(paid) if paid.outcome.is_ok()))
+        .count();
+    assert!(lease > 10 && elsewhere + lease <= 400, "{elsewhere} and {lease} on lease");
 }

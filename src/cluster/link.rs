@@ -246,6 +246,12 @@ impl Link {
     /// Nodes as the map has them; those known already stay as they are.
     fn adopt(&mut self, map: SlotMap) {
         if self.map.as_ref() == Some(&map) {
+            // Others that calls were sent to stand after the owners: one that is gone would be missed for ever.
+            let mut index = 0;
+            self.nodes.retain(|node| {
+                index += 1;
+                index <= map.owners.len() || node.is_up()
+            });
             return;
         }
         let mut known = std::mem::take(&mut self.nodes);
@@ -283,6 +289,13 @@ impl Link {
         };
         let usable = self.is_up() && self.barred.is_none();
         self.reach.set(usable, lacking.as_deref().or(self.barred.as_deref()), now);
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // Whoever drove it has ended, perhaps by a panic: nobody must wait for an answer any more.
+        self.reach.set(false, Some("nobody serves it any more"), Clock::now());
     }
 }
 

@@ -238,3 +238,63 @@ async fn an_answer_that_came_while_this_thread_was_late_counts() {
     let asked = held.command(Call::new("ECHO", b"").arg("mine"), Duration::from_millis(5)).await;
     assert_eq!(asked, Err(super::super::reply::Broken::Timeout));
 }
+
+#[tokio::test]
+async fn a_round_that_takes_longer_than_the_deadline_as_a_whole_gets_through() {
+    let server = RedisServer::start();
+    let calls = |count| vec![Call::new("EVAL", b"").arg("for _ = 1, 10000 do end return 1").arg(0); count];
+    let (mut patient, _) = link(&server.url(), Duration::from_secs(60));
+    until(&mut patient, true).await;
+    let mut some = Duration::from_secs(60);
+    for _ in 0..5 {
+        let began = Clock::now();
+        patient.round(&calls(256)).await;
+        some = some.min(Clock::now().since(began));
+    }
+    // Twenty times what these took at best, and three times as many as can be done by then.
+    let deadline = (some * 20).max(Duration::from_millis(200));
+    let many = 3 * 256 * (deadline.as_micros() / some.as_micros()) as usize;
+    let (mut link, reach) = link(&server.url(), deadline);
+    until(&mut link, true).await;
+    let answers = link.round(&calls(many)).await;
+    assert!(answers.iter().all(|answer| *answer == Ok(Value::Int(1))), "{many} calls: {:?}", reach.report());
+    assert_eq!(answers.len(), many);
+}
+
+#[tokio::test]
+async fn a_forgotten_script_is_loaded_once_however_many_call_it() {
+    let server = RedisServer::start();
+    let (mut link, _) = link(&server.url(), Duration::from_secs(5));
+    until(&mut link, true).await;
+    server.command("SCRIPT FLUSH");
+    let before = server.info("total_commands_processed");
+    let answers = link.round(&vec![PROBE.call(&[b"t:x"]); 100]).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    assert!(
+        server.info("total_commands_processed") - before < 450.0,
+        "100 calls, twice, of two commands, and one script"
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_a_call_was_once_sent_to_and_that_is_gone_is_not_missed() {
+    let (mut link, reach) = link("redis://127.0.0.1:1", Duration::from_secs(1));
+    let owner = Value::Array(vec![Value::BulkString(b"127.0.0.1".to_vec()), Value::Int(1)]);
+    let slots = Value::Array(vec![Value::Array(vec![Value::Int(0), Value::Int(16_383), owner])]);
+    let map = || SlotMap::read(&slots, &Address::Tcp("127.0.0.1".into(), 1)).unwrap();
+    link.adopt(map());
+    link.index(Address::Tcp("127.0.0.1".into(), 2));
+    assert_eq!(link.nodes.len(), 2);
+    link.adopt(map());
+    assert_eq!(link.nodes.len(), 1, "it has no slot: {:?}", reach.report());
+}
+
+#[tokio::test]
+async fn a_link_that_nobody_drives_any_more_is_down() {
+    let server = RedisServer::start();
+    let (mut link, reach) = link(&server.url(), Duration::from_secs(5));
+    until(&mut link, true).await;
+    assert!(reach.is_up());
+    drop(link);
+    assert!(!reach.is_up(), "requests would wait for an answer until their deadline, each of them");
+}

@@ -24,6 +24,9 @@ pub(super) const WELL: Duration = Duration::from_secs(5);
 /// Without a sign of life for so long, it is asked for one.
 pub(super) const HEARTBEAT: Duration = Duration::from_millis(500);
 
+/// Calls in one trip at most: a few milliseconds of a server's time.
+const A_TRIP: usize = 256;
+
 /// One server.
 pub(super) struct Node {
     server: Server,
@@ -98,8 +101,20 @@ impl Node {
         PROBE.call(&[&self.probe])
     }
 
-    /// The calls' replies, in order; `None`: it is, or went, down.
+    /// The calls' replies, in order; fewer, or `None`: it is, or went, down. Many go in several trips, each with a deadline
+    /// of its own: all that gathered in an outage would never get through in one.
     pub(super) async fn trip(&mut self, calls: &[&Call]) -> Option<Vec<Reply>> {
+        let mut replies = Vec::new();
+        for some in calls.chunks(A_TRIP) {
+            match self.one_trip(some).await {
+                Some(more) => replies.extend(more),
+                None => break,
+            }
+        }
+        (!replies.is_empty()).then_some(replies)
+    }
+
+    async fn one_trip(&mut self, calls: &[&Call]) -> Option<Vec<Reply>> {
         let State::Up(held) = &mut self.state else { return None };
         let began = Clock::now();
         METRICS.redis_batches.inc();

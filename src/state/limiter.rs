@@ -272,8 +272,13 @@ impl LimitHeaders {
 }
 
 impl Waiting {
-    /// No word came, in time or at all: the policy decides.
-    pub fn alone(self, now: Now) -> Decision {
+    /// No word came, in time or at all: the policy decides. Word of the last moment is word: what it set aside would be
+    /// spent on nobody.
+    pub fn alone(mut self, now: Now) -> Decision {
+        self.answer.close();
+        if let Ok(decision) = self.answer.try_recv() {
+            return decision;
+        }
         self.desk.alone(&self.purse, &self.limits, self.id, self.estimate, now)
     }
 }

@@ -52,7 +52,6 @@ pub struct UsageRow {
 }
 
 /// What an engine groups by, and the span in minutes: `[from, to)`.
-#[expect(clippy::struct_excessive_bools, reason = "each is a column of its own")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "one a column: which of them to group by")]
 pub(super) struct UsageSelect {

@@ -36,6 +36,11 @@ impl Pair {
         let gateways = [start(Setup::openai(provider), dir.path()), start(Setup::new(), dir.path())];
         let pair = Self { gateways, _dir: dir };
         pair.connected(server);
+        for gateway in &pair.gateways {
+            eventually("it counts both", || {
+                get(gateway.addr, "/api/cluster", "").json()["instances"].as_array().is_some_and(|all| all.len() == 2)
+            });
+        }
         pair
     }
 

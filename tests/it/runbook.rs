@@ -13,7 +13,11 @@ fn blocks(page: &str) -> Vec<(String, String)> {
             "```sh" | "```text" => &line[3..],
             _ => continue,
         };
-        let body: String = lines.by_ref().take_while(|line| *line != "```").map(|line| format!("{line}\n")).collect();
+        let mut body = String::new();
+        for line in lines.by_ref().take_while(|line| *line != "```") {
+            body.push_str(line);
+            body.push('\n');
+        }
         match (kind, blocks.last_mut()) {
             ("text", Some((_, printed))) if printed.is_empty() => *printed = body,
             ("text", _) => panic!("an output without commands: {body}"),
