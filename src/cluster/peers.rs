@@ -69,6 +69,8 @@ pub(super) struct Heartbeat {
     alone: Arc<AtomicBool>,
     standing: Standing,
     next: Now,
+    /// It said goodbye: what that is answered is no beat.
+    gone: bool,
     prefix: Box<str>,
     /// Counted at the last beat: one that is missing once may only have been late.
     counted: u32,
@@ -119,6 +121,7 @@ impl Heartbeat {
             alone,
             standing: Standing::Unknown,
             next: Now::default(),
+            gone: false,
             prefix: names.prefix().into(),
             counted: 0,
         }
@@ -182,9 +185,15 @@ impl Part for Heartbeat {
     }
 
     fn settle(&mut self, answers: &mut dyn Iterator<Item = Answer>, now: Now) {
+        if self.gone {
+            return;
+        }
         let heard = match answers.next() {
             Some(Ok(answer)) => Heard::read(answer),
-            Some(Err(Fault::Refused(_))) => None,
+            Some(Err(Fault::Refused(why))) => {
+                METRICS.cluster_unreadable.inc();
+                return self.stands(Standing::Theirs(format!("heartbeats are refused: {why}").into()));
+            }
             // Not known whether it arrived; it is repeated.
             Some(Err(Fault::Down)) | None => return,
         };
@@ -225,6 +234,7 @@ impl Part for Heartbeat {
             let [owner, beats, words] = &self.keys;
             let call = BYE.call(&[owner, beats, words]);
             round.push(call.arg(self.hello.identity.text()).arg(instance(self.hello.epoch)));
+            self.gone = true;
         }
     }
 }

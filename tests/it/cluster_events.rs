@@ -342,6 +342,9 @@ fn without_watchers_nothing_is_read_and_soon_nothing_sent() {
     };
     patiently("writers look for a mark", || calls("exists") > 8);
     assert_eq!(calls("xread"), 0);
+    // A new watcher is shown what happened since the writers last looked: they have to look again before it comes.
+    let looks = calls("exists");
+    patiently("writers forget what nobody watched", || calls("exists") > looks + 6);
     let watcher = Watcher::open(all.addrs()[0]);
     patiently("it reads", || calls("xread") > 0);
     let sent = Load::start(&all.addrs(), "seen", 50).all();
