@@ -22,7 +22,7 @@ fn racy(limiter: &Limiter, limits: &Limits, estimate: u64, now: Now) -> Option<R
         held.refuses(estimate)
     };
     #[cfg(not(feature = "shuttle"))]
-    if estimate % 32 == 0 {
+    if estimate.is_multiple_of(32) {
         std::thread::sleep(Duration::from_micros(20));
     }
     let reserved = refused.is_none().then(|| purse.lock().charge(estimate))?;
