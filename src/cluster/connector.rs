@@ -135,7 +135,8 @@ impl Way {
         }
     }
 
-    /// A subscription to `channels`, confirmed; waits until there is one. Ask again when it ended.
+    /// A subscription to `channels`, confirmed; waits until there is one.
+    #[cfg(test)]
     pub(super) async fn subscription(&mut self, channels: &[&[u8]]) -> Subscription {
         loop {
             if let Some(subscription) = self.try_subscription(channels).await {
@@ -144,7 +145,7 @@ impl Way {
         }
     }
 
-    /// One try at that, in its time; for who does something else when there is nobody.
+    /// One try at a subscription to `channels`, in its time; confirmed. Ask again when it ended.
     pub(super) async fn try_subscription(&mut self, channels: &[&[u8]]) -> Option<Subscription> {
         self.pause().await;
         let found = self.subscribe(channels).await;

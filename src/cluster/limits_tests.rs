@@ -69,7 +69,6 @@ struct World {
     runtime: tokio::runtime::Runtime,
     link: Link,
     instances: Vec<Instance>,
-    live: Arc<AtomicU32>,
     now: Now,
     calls: usize,
 }
@@ -81,7 +80,7 @@ impl World {
         let link = linked(&server, &runtime);
         let live = Arc::new(AtomicU32::new(count));
         let instances = (0..count).map(|n| Instance::new(Policy::Closed, &live, n.into())).collect();
-        Self { server, runtime, link, instances, live, now: START, calls: 0 }
+        Self { server, runtime, link, instances, now: START, calls: 0 }
     }
 
     /// One round of one instance, lost on the way there or back if `lose` says so.

@@ -6,8 +6,6 @@
 //! concern is a [`Part`] that puts calls into the round and takes their answers. Large values, the subscription and the
 //! event stream have connections of their own. Off is absence: without a Redis URL nothing here is built.
 
-#![allow(dead_code, reason = "parts of it are being built")]
-
 mod budgets;
 mod call;
 mod codec;
