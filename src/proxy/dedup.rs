@@ -91,7 +91,7 @@ pub(super) fn versions(headers: &HeaderMap) -> [Option<&[u8]>; 3] {
 pub(super) async fn seated(
     proxy: &Arc<Proxy>,
     question: Question,
-    mut ticket: Ticket,
+    mut ticket: Box<Ticket>,
     claim: &Claim,
 ) -> Response<Body> {
     let mut follower = match proxy.shared.dedup.seat(claim, Clock::now()) {
@@ -132,7 +132,7 @@ pub(super) async fn seated(
 }
 
 /// Makes the call in a task of its own and answers its client like a follower.
-async fn lead(proxy: &Arc<Proxy>, question: Question, ticket: Ticket, leader: Leader) -> Response<Body> {
+async fn lead(proxy: &Arc<Proxy>, question: Question, ticket: Box<Ticket>, leader: Leader) -> Response<Body> {
     let (first, told) = oneshot::channel();
     let (endpoint, shown) = (question.endpoint, ticket.shown_id.clone());
     spawn("dedup leader", call(Arc::clone(proxy), question, ticket, leader, first));
@@ -174,7 +174,7 @@ async fn made(proxy: &Arc<Proxy>, question: &Question, ticket: &mut Ticket, fing
 async fn call(
     proxy: Arc<Proxy>,
     question: Question,
-    mut ticket: Ticket,
+    mut ticket: Box<Ticket>,
     mut leader: Leader,
     mut first: oneshot::Sender<First>,
 ) {
@@ -261,7 +261,7 @@ fn length(headers: &HeaderMap) -> Option<u64> {
 struct Tail {
     follower: Follower,
     /// A follower's; the leader's own client has none, its task settles.
-    ticket: Option<Ticket>,
+    ticket: Option<Box<Ticket>>,
     status: u16,
     left: Option<u64>,
     endpoint: crate::dialect::Endpoint,

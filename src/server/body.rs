@@ -200,8 +200,14 @@ pub fn too_large(limit: u64) -> Error {
 pub async fn frame(body: &mut Incoming, idle: Duration) -> Result<Option<Bytes>, Error> {
     loop {
         let next = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
-        // A timer is armed only when the body is not there yet: `timeout` polls the body first.
-        let frame = match tokio::time::timeout(idle, next).await {
+        // A timer is made only when the body is not there yet.
+        let mut next = std::pin::pin!(next);
+        let here = std::future::poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await;
+        let waited = match here {
+            Poll::Ready(frame) => Ok(frame),
+            Poll::Pending => Box::pin(tokio::time::timeout(idle, next)).await,
+        };
+        let frame = match waited {
             Err(_) => return Err(Error::new(ErrorKind::RequestTimeout, "the request body did not arrive in time")),
             Ok(None) => return Ok(None),
             Ok(Some(Err(_))) => return Err(Error::malformed("the request body broke off")),
