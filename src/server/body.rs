@@ -191,6 +191,15 @@ pub async fn read(mut body: Incoming, limit: u64, idle: Duration) -> Result<Byte
     Ok(whole.freeze())
 }
 
+/// An answer in the making. Boxed by who makes it: a future within a future is moved whole each time, and a request's is
+/// the largest thing it owns.
+pub type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+/// An answer that is there.
+pub fn answered(response: Response<Body>) -> Answering {
+    Box::pin(std::future::ready(response))
+}
+
 /// 413.
 pub fn too_large(limit: u64) -> Error {
     Error::new(ErrorKind::TooLarge, format!("the request body is larger than {limit} bytes"))

@@ -145,7 +145,7 @@ impl<H: Handler> Service<Request<hyper::body::Incoming>> for Serve<H> {
 
 /// The handler at work. A struct and not an `async` block: that would hold the handler's future twice.
 pub(super) struct Answering {
-    answer: super::Answering,
+    answer: super::body::Answering,
     busy: Option<Busy>,
 }
 

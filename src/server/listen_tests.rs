@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::base::tasks::DrainSwitch;
-use crate::server::{Answering, Body, Incoming, answered};
+use crate::server::body::{Answering, answered};
+use crate::server::{Body, Incoming};
 use hyper::{Request, Response};
 use std::io::{Read as _, Write as _};
 

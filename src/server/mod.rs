@@ -22,22 +22,11 @@ pub use listen::{Core, Permits, bind, serve, tick};
 pub use peer::Peer;
 pub use tls::Tls;
 
-use hyper::{Request, Response};
-use std::future::Future;
-use std::pin::Pin;
+use hyper::Request;
 use std::sync::Arc;
 
 /// What answers requests.
 pub trait Handler: Send + Sync + 'static {
     /// Answers one; errors are answers too.
-    fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Answering;
-}
-
-/// An answer in the making. Boxed by who makes it: a future within a future is moved whole each time, and a request's is
-/// the largest thing it owns.
-pub type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
-
-/// An answer that is there.
-pub fn answered(response: Response<Body>) -> Answering {
-    Box::pin(std::future::ready(response))
+    fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> body::Answering;
 }
