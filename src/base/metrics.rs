@@ -309,6 +309,8 @@ metrics! {
     limits_waited: Counter = "merido_limits_waited_total";
     /// Requests with limits let in because Redis was away or late.
     limits_fail_open: Counter = "merido_limits_fail_open_total";
+    /// Settlements that found no room among those waiting to be told to Redis; each is told with its key's next call.
+    limits_unsaid_over: Counter = "merido_limits_settlements_deferred_total";
     /// Calls to Redis on behalf of limits.
     limits_calls: Counter = "merido_limits_calls_total";
     /// Logins to the control plane, by outcome.

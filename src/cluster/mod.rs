@@ -79,6 +79,9 @@ use tokio::runtime::Builder;
 
 /// The role of the shared rounds' connection.
 const ROUNDS: &str = "rounds";
+/// Calls of a round that nobody waits for: all parts' together, in their turns; and while somebody waits for others.
+const TENDED: usize = 256;
+const TENDED_BESIDE_ASKS: usize = 32;
 /// A round with large values has four deadlines, and so long at least.
 const VALUES_AT_LEAST: Duration = Duration::from_millis(100);
 
@@ -243,9 +246,15 @@ fn thread(name: &str, work: impl Future<Output = ()> + Send + 'static) -> Result
 ///
 /// Called by the one Redis task only, never concurrently. Nothing here may block or take long: asks wait meanwhile.
 trait Part: Send {
-    /// Puts what it has to say into the round. Called whenever the bell rang or somebody was due, so often with nothing
-    /// to say. While Redis is down ([`Round::up`] is false) calls are answered [`call::Fault::Down`] without any trip.
+    /// Puts into the round what somebody waits for, and what is little and must be said in time. Called whenever the bell
+    /// rang or somebody was due, so often with nothing to say. While Redis is down ([`Round::up`] is false) calls are
+    /// answered [`call::Fault::Down`] without any trip.
     fn gather(&mut self, round: &mut Round<'_>);
+
+    /// Puts in what may wait, however much of it there is: at most [`Round::room`] calls, the most overdue first. What
+    /// finds no room must make it due. After every part's `gather`; the parts' turns to be first go round, so that none
+    /// starves.
+    fn tend(&mut self, _round: &mut Round<'_>) {}
 
     /// The answers to what it put into the round just sent, in that order; not called when it put nothing.
     fn settle(&mut self, answers: &mut dyn Iterator<Item = Answer>, now: Now);
@@ -278,11 +287,31 @@ struct Round<'a> {
     now: Now,
     /// Whether there is a Redis to send it to.
     up: bool,
+    /// Calls that nobody waits for yet to go in at most.
+    room: usize,
+    /// Somebody waits for one of its calls.
+    asked: bool,
 }
 
-impl Round<'_> {
+impl<'a> Round<'a> {
+    fn new(calls: &'a mut Vec<Call>, now: Now, up: bool) -> Self {
+        Self { calls, now, up, room: usize::MAX, asked: false }
+    }
+
     /// One call more.
     fn push(&mut self, call: Call) {
+        self.calls.push(call);
+    }
+
+    /// One call more that somebody waits for.
+    fn ask(&mut self, call: Call) {
+        self.asked = true;
+        self.calls.push(call);
+    }
+
+    /// One call more of those that may wait: look at [`Round::room`] first.
+    fn tend(&mut self, call: Call) {
+        self.room = self.room.saturating_sub(1);
         self.calls.push(call);
     }
 }

@@ -295,6 +295,18 @@ impl Account {
         next
     }
 
+    /// Whether somebody waits for Redis' word.
+    pub fn waits(&self) -> bool {
+        self.0.lock().lease.as_ref().is_some_and(|lease| lease.waits())
+    }
+
+    /// Nobody will call for what it settled: the next settlement says so again.
+    pub fn unlist(&self) {
+        if let Some(lease) = self.0.lock().lease.as_deref_mut() {
+            lease.on.later = false;
+        }
+    }
+
     /// Redis is away: nobody waits for it.
     pub fn give_up(&self) -> Next {
         let mut purse = self.0.lock();
