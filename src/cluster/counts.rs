@@ -4,7 +4,7 @@
 //! it arrived; a lost attempt counts as a failure. While Redis is away attempts are answered at once: nobody to ask.
 
 use super::call::{Answer, Call, Fault, Script, script};
-use super::codec::Names;
+use super::codec::{Names, hidden};
 use super::{Part, Round};
 use crate::base::Now;
 use crate::base::metrics::METRICS;
@@ -182,15 +182,6 @@ impl Part for Strikes {
     fn due(&self) -> Option<Now> {
         Some(self.next)
     }
-}
-
-/// An address as it goes out.
-fn hidden(key: &[u8; 32], net: Net) -> String {
-    let hash = match net {
-        Net::V4(bits) => blake3::keyed_hash(key, &bits.to_be_bytes()),
-        Net::V6(bits) => blake3::keyed_hash(key, &bits.to_be_bytes()),
-    };
-    hash.to_hex()[..24].to_owned()
 }
 
 #[cfg(test)]

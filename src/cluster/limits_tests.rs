@@ -357,7 +357,7 @@ fn usage_is_settled_once_whatever_is_lost_and_debt_stays() {
     world.pass(50);
     world.round(0, None);
     assert_eq!(world.take(1, &limits, 1).outcome.unwrap_err().which, Which::Tokens);
-    let life: f64 = world.server.command("PTTL t:{k7}:limit").trim().trim_start_matches(':').parse().unwrap();
+    let life: f64 = world.server.command("PTTL t:{k7}:limit:1").trim().trim_start_matches(':').parse().unwrap();
     assert!(life > 60_000.0 + 400_000.0, "41,480 tokens come in at a hundred a second: {life}");
     world.pass(1_100);
     world.server.command("FLUSHALL");

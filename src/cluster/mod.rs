@@ -26,6 +26,8 @@ mod rests;
 #[cfg(test)]
 mod rests_tests;
 mod resync;
+#[cfg(test)]
+mod scripts_tests;
 mod slots;
 mod subscribe;
 mod task;
@@ -45,12 +47,14 @@ use lead::Leading;
 use limits::Limits;
 use link::Link;
 use news::NewsOut;
+use node::Patience;
 use peers::{Heartbeat, View};
 pub use peers::{Hello, Identity, meet};
 use rests::Rests;
 use resync::Progress;
 use subscribe::{Ear, Listening};
-use values::Values;
+use values::{Rounds, Values};
+use wire::Voice;
 
 use crate::base::bell::Bell;
 use crate::base::seal::{DataKey, SealError};
@@ -82,8 +86,10 @@ const ROUNDS: &str = "rounds";
 /// Calls of a round that nobody waits for: all parts' together, in their turns; and while somebody waits for others.
 const TENDED: usize = 256;
 const TENDED_BESIDE_ASKS: usize = 32;
-/// A round with large values has four deadlines, and so long at least.
+/// A round with large values has four deadlines, so long at least, and the time that its bytes take at so many a second:
+/// 16 Mbit/s count as a network that works.
 const VALUES_AT_LEAST: Duration = Duration::from_millis(100);
+const VALUES_SLOWEST: u32 = 2_000_000;
 
 /// What it takes to find the others.
 #[derive(Clone, Debug)]
@@ -169,42 +175,45 @@ impl Cluster {
         let (url, roots) = (config.url.reveal(), config.extra_roots.as_deref());
         let guarded = || Connector::guarded(url, roots, &alone).map_err(wrong);
         let no_key = |e: SealError| e.to_string();
-        let (names, epoch) = (Names::new(&config.prefix), config.epoch);
         let Shared { bell, drain, reach, directory, tells, breakers, news, .. } = shared;
         let Company { hello, peers, retention, logins, unknown, answers, key } = shared.company;
         let hidden = key.sub_key("addresses in redis").map_err(no_key)?;
+        let (names, epoch) = (Names::new(&config.prefix).hiding(hidden), config.epoch);
+        let voice = Voice { epoch, secret: key.sub_key("messages in redis").map_err(no_key)? };
         let progress = Arc::new(Progress::new());
         let connector = Connector::new(url, roots).map_err(wrong)?;
         let listening = Listening {
             way: guarded()?.way("subscription"),
             channel: names.news(),
-            ear: Ear { epoch, directory: Arc::clone(&directory), listeners: shared.listeners },
+            ear: Ear { voice, directory: Arc::clone(&directory), listeners: shared.listeners },
             progress: Arc::clone(&progress),
             bell: Arc::clone(&bell),
         };
-        let link = Link::new(connector, ROUNDS, names.probe(), config.deadline, reach);
-        let view = View { directory: Arc::clone(&directory), peers, instances: shared.instances };
+        let link = Link::new(connector, ROUNDS, names.probe(), config.deadline, Arc::clone(&reach));
+        let seen = Arc::clone(&peers);
+        let view = View { directory: Arc::clone(&directory), peers: seen, instances: shared.instances };
         let parts: Vec<Box<dyn Part>> = vec![
             // Keeps the door: first of all.
             Box::new(Heartbeat::new(&names, hello, view, Arc::clone(&alone))),
             Box::new(Limits::new(names.clone(), shared.limits)),
             Box::new(Budgets::new(names.clone(), shared.budgets)),
-            Box::new(Rests::new(names.clone(), epoch, directory, tells, breakers, Arc::clone(&progress))),
-            Box::new(NewsOut::new(names.clone(), epoch, news)),
+            Box::new(Rests::new(names.clone(), voice, directory, tells, breakers, Arc::clone(&progress))),
+            Box::new(NewsOut::new(names.clone(), voice, news)),
             Box::new(LoginCounts::new(names.clone(), hidden, epoch, logins)),
             Box::new(Strikes::new(&names, hidden, unknown)),
             Box::new(Leading::new(&names, "retention", epoch, retention)),
         ];
         let mut threads = Vec::new();
         let instance = Arc::clone(&config.instance);
-        let events = events::start(guarded()?, names.clone(), shared.bus, instance, drain.clone());
+        let events = events::start(guarded()?, names.clone(), shared.bus, Arc::clone(&peers), instance, drain.clone());
         threads.push(events.map_err(|e| e.to_string())?);
         if let Some(ends) = answers {
             let deadline = (config.deadline * 4).max(VALUES_AT_LEAST);
             let answers = Answers::new(key.child("dedup values").map_err(no_key)?, &config.prefix);
-            let link = Link::new(guarded()?, "values", names.probe(), deadline, Arc::default());
-            let values = Values::new(link, names, answers, ends, epoch);
-            threads.push(thread("redis-values", values.run(Arc::clone(&alone), drain.clone()))?);
+            let patience = Patience::by_size(deadline, VALUES_SLOWEST);
+            let link = Link::new(guarded()?, "values", names.probe(), patience, Arc::default());
+            let values = Values::new(link, names, answers, ends, epoch, Rounds { reach, drain: drain.clone() });
+            threads.push(thread("redis-values", values.run(Arc::clone(&alone)))?);
         }
         let rounds = async move {
             let here = tokio::runtime::Handle::current();

@@ -9,7 +9,7 @@
 use super::call::{Answer, Call, Fault, Script, script};
 use super::codec::{Names, WHOLE, field, shard};
 use super::resync::{Progress, Read, Resync, rest_of};
-use super::wire::{Remaining, Writer};
+use super::wire::{Remaining, Voice, Writer};
 use super::{Part, Round};
 use crate::base::{AccountId, ModelId, Now};
 use crate::state::breakers::{BreakerCalls, Claim, Claimed, Failed, Gathered};
@@ -42,7 +42,7 @@ const FAILURES_KEPT: u32 = 1024;
 /// The part.
 pub(super) struct Rests {
     names: Names,
-    epoch: u64,
+    voice: Voice,
     directory: Arc<Directory>,
     tells: Tells<Delta>,
     calls: BreakerCalls,
@@ -86,7 +86,7 @@ enum Sent {
 impl Rests {
     pub(super) fn new(
         names: Names,
-        epoch: u64,
+        voice: Voice,
         directory: Arc<Directory>,
         tells: Tells<Delta>,
         calls: BreakerCalls,
@@ -94,7 +94,7 @@ impl Rests {
     ) -> Self {
         Self {
             names,
-            epoch,
+            voice,
             directory,
             tells,
             calls,
@@ -153,7 +153,7 @@ impl Rests {
             return;
         }
         let batch = std::mem::take(&mut self.merged);
-        let mut message = Writer::new(self.epoch);
+        let mut message = Writer::new(self.voice);
         for delta in &batch {
             message.rest(delta, round.now);
         }
@@ -206,7 +206,7 @@ impl Rests {
     }
 
     fn claimant(&self, token: u64) -> String {
-        format!("{:016x}:{token:x}", self.epoch)
+        format!("{:016x}:{token:x}", self.voice.epoch)
     }
 
     /// What the merge said; the server's time stands last.

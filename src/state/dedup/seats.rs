@@ -2,7 +2,7 @@
 //!
 //! No handle holds a lock; every waker is called after the flight's lock was released.
 
-use super::fingerprint::{Claim, Fingerprint};
+use super::fingerprint::Claim;
 use super::flight::{After, Flight, Seen};
 use super::table::Dedup;
 use crate::base::Now;
@@ -118,8 +118,8 @@ impl Leader {
     }
 
     /// What is called.
-    pub fn fingerprint(&self) -> Fingerprint {
-        self.seat.claim.fingerprint
+    pub fn claim(&self) -> Claim {
+        self.seat.claim
     }
 
     /// Ready when no client listens any more: the call may be cancelled (by dropping this). Nobody can join from then on.
