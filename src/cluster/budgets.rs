@@ -4,7 +4,7 @@
 //! claims to renew) and has a share of each round. While Redis is down nothing is called and nobody waits; what is unsaid
 //! stays in the ledgers and is said on return.
 
-use super::call::{Answer, Script, script};
+use super::call::{Answer, Script, carried_out, script};
 use super::codec::Names;
 use super::{Part, Round};
 use crate::base::Now;
@@ -105,7 +105,7 @@ impl Part for Budgets {
 
     fn settle(&mut self, answers: &mut dyn Iterator<Item = Answer>, now: Now) {
         for book in std::mem::take(&mut self.sent) {
-            let reply = answers.next().and_then(Result::ok).and_then(|value| read(&value));
+            let reply = carried_out(answers.next()).and_then(|value| read(&value));
             let (beats, unsaid) = book.answered(&self.till, reply.as_ref());
             if beats {
                 self.beats.push_back((now + BEAT, book.clone()));

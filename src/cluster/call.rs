@@ -3,6 +3,7 @@
 //! Scripts are called by their hash; the link loads one that the server does not know and calls it again, which is safe
 //! because a call answered NOSCRIPT did nothing.
 
+use crate::base::metrics::METRICS;
 use redis::{Cmd, ToRedisArgs, Value};
 use std::sync::LazyLock;
 
@@ -46,6 +47,19 @@ macro_rules! script {
     }};
 }
 pub(super) use script;
+
+/// What came of a call, if it was carried out. A refusal of a script that is meant to work is counted: something else than
+/// ours lies under its key, or the server forbids what it needs.
+pub(super) fn carried_out(answer: Option<Answer>) -> Option<Value> {
+    match answer? {
+        Ok(value) => Some(value),
+        Err(Fault::Down) => None,
+        Err(Fault::Refused(_)) => {
+            METRICS.cluster_unreadable.inc();
+            None
+        }
+    }
+}
 
 impl Script {
     /// Of this text and its SHA-1; see [`script!`].

@@ -5,15 +5,16 @@
 //! bounded share of each round, the most overdue first. While Redis is down nothing is called and nobody waits; what is
 //! unsaid stays in the purses and is said on return.
 
-use super::call::{Answer, Script, script};
+use super::call::{Answer, Script, carried_out, script};
 use super::codec::Names;
 use super::{Part, Round};
 use crate::base::Now;
 use crate::base::metrics::METRICS;
 use crate::state::desk::{Account, Desk, LimitCall, LimitReply, Next};
 use crate::state::lease::{LEASE_LOOK, Turn};
+use crate::state::peers::{LeasesView, Peers};
 use redis::Value;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ const UNSAID: Duration = Duration::from_millis(50);
 const MOST: usize = 262_144;
 /// Purses that somebody waits for in one round: no more than one trip takes.
 const ASKED: usize = 256;
+/// How often it is shown what is held, and of how many at most.
+const LOOK: Duration = Duration::from_secs(1);
+const LOOKED_AT: usize = 16_384;
 /// Integers that Lua holds exactly.
 const EXACT: i64 = (1 << 53) - 1;
 
@@ -44,6 +48,9 @@ pub(super) struct Limits {
     sent_at: Now,
     up: bool,
     most: usize,
+    /// Where it is shown what is held, and when next.
+    shown: Option<Arc<Peers>>,
+    next_look: Now,
 }
 
 impl Limits {
@@ -61,7 +68,30 @@ impl Limits {
             sent_at: Now::default(),
             up: false,
             most: MOST,
+            shown: None,
+            next_look: Now::default(),
         }
+    }
+
+    /// Shows in `peers` what it holds, once a second.
+    pub(super) fn showing(self, peers: Arc<Peers>) -> Self {
+        Self { shown: Some(peers), ..self }
+    }
+
+    /// Whoever holds a lease is about to be looked at, whoever holds slots is about to renew them.
+    fn show(&mut self, now: Now) {
+        let Some(peers) = self.shown.as_ref().filter(|_| now >= self.next_look) else { return };
+        self.next_look = now + LOOK;
+        let holders =
+            self.lapses.iter().map(|(.., account)| account).chain(self.beats.iter().map(|(_, account)| account));
+        let (mut seen, mut leases) = (HashSet::<_, ahash::RandomState>::default(), LeasesView::default());
+        for account in holders.take(LOOKED_AT).filter(|account| seen.insert(account.address())) {
+            let (requests, slots) = account.in_hand(now);
+            leases.subjects += u64::from(requests > 0 || slots > 0);
+            leases.requests += requests;
+            leases.slots += u64::from(slots);
+        }
+        peers.change(|view| view.leases = leases);
     }
 
     fn speak(&mut self, account: Account, turn: Turn, round: &mut Round<'_>) {
@@ -176,6 +206,7 @@ impl Part for Limits {
 
     fn tend(&mut self, round: &mut Round<'_>) {
         let now = round.now;
+        self.show(now);
         while round.up
             && round.room > 0
             && let Some((_, queue)) = self.next_due().filter(|(due, _)| *due <= now)
@@ -196,7 +227,7 @@ impl Part for Limits {
         let mut sent = std::mem::take(&mut self.sent);
         for account in sent.drain(..) {
             // Down, perhaps only for this key's node: the next round knows whether for all.
-            let reply = answers.next().and_then(Result::ok).and_then(|value| read(&value));
+            let reply = carried_out(answers.next()).and_then(|value| read(&value));
             let next = account.answered(&self.desk, reply.as_ref(), now);
             self.file(account, next, now);
         }

@@ -195,7 +195,7 @@ impl Cluster {
         let parts: Vec<Box<dyn Part>> = vec![
             // Keeps the door: first of all.
             Box::new(Heartbeat::new(&names, hello, view, Arc::clone(&alone))),
-            Box::new(Limits::new(names.clone(), shared.limits)),
+            Box::new(Limits::new(names.clone(), shared.limits).showing(Arc::clone(&peers))),
             Box::new(Budgets::new(names.clone(), shared.budgets)),
             Box::new(Rests::new(names.clone(), voice, directory, tells, breakers, Arc::clone(&progress))),
             Box::new(NewsOut::new(names.clone(), voice, news)),

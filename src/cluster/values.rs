@@ -209,6 +209,8 @@ impl Values {
         while all || bytes < PUT_BYTES {
             let Some(put) = next.take().or_else(|| self.ends.puts.try_recv().ok()) else { return };
             match put {
+                // At the end only what one round takes.
+                Put::Keep(..) if bytes >= PUT_BYTES => METRICS.dedup_shared_dropped.inc(),
                 Put::Keep(fingerprint, answer) => {
                     let Some(packed) = self.answers.pack(&fingerprint, &answer) else { continue };
                     bytes += packed.len();

@@ -156,6 +156,8 @@ async fn lead(proxy: &Arc<Proxy>, question: Question, ticket: Ticket, leader: Le
 enum Made {
     /// Another instance; kept there for so long still.
     Elsewhere(Arc<Kept>, Duration),
+    /// From nowhere: on another instance the `Idempotency-Key` was used for something else.
+    Conflict,
     /// A call of ours, perhaps made for the whole cluster.
     Here(Result<Answer, Error>, Option<Led>),
 }
@@ -164,7 +166,7 @@ async fn made(proxy: &Arc<Proxy>, question: &Question, ticket: &mut Ticket, clai
     let led = match elsewhere::found(proxy, question, claim).await {
         Found::Answer(kept, left) => return Made::Elsewhere(kept, left),
         Found::Lead(led) => Some(led),
-        Found::Conflict => return Made::Here(Err(conflict()), None),
+        Found::Conflict => return Made::Conflict,
         Found::Wait(_) | Found::Nothing => None,
     };
     Made::Here(semantic::answer(proxy, question, ticket).await, led)
@@ -200,6 +202,11 @@ async fn call(
             METRICS.dedup_shared_hits.inc();
             ticket.cache = CacheState::Dedup;
             (replay::whole(&kept, ticket), None, Some(left))
+        }
+        Some(Made::Conflict) => {
+            leader.disown();
+            let _ = first.send(Err(Box::new(refused(&conflict(), ticket))));
+            return leader.fail();
         }
         Some(Made::Here(Err(error), _)) => {
             // First our own client, then the next in line: it must not wait for the lead it is about to give away.

@@ -219,6 +219,11 @@ impl Lease {
         !self.asks.is_empty()
     }
 
+    /// Requests and slots in hand.
+    pub(crate) fn holds(&self, now: Now) -> (u64, u32) {
+        (self.in_hand(now).0, self.slots(now))
+    }
+
     fn in_hand(&self, now: Now) -> (u64, u64) {
         if now < self.until { (self.requests, self.tokens) } else { (0, 0) }
     }

@@ -15,8 +15,8 @@ local stepped = ARGV[12 + asks] -- tests step the clock
 if stepped then now = tonumber(stepped) end
 
 local raw = redis.call('GET', KEYS[1])
-local old = raw and cmsgpack.unpack(raw)
-if old and old[1] ~= FORM then old = nil end
+local fine, old = pcall(cmsgpack.unpack, raw or '')
+if not (raw and fine and type(old) == 'table' and old[1] == FORM) then old = nil end -- somebody else wrote it
 local total, used, claimed = arg(4), arg(6), 0
 local new = {FORM, 0}
 if old then

@@ -112,6 +112,11 @@ impl Leader {
         wake_all(&mut self.wake);
     }
 
+    /// On another instance its `Idempotency-Key` was used for something else: here it names that from now on, or nothing.
+    pub fn disown(&self) {
+        self.seat.table.disown(&self.seat.claim);
+    }
+
     /// It failed; the same as dropping it.
     pub fn fail(self) {
         drop(self);
