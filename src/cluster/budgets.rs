@@ -48,9 +48,9 @@ impl Budgets {
         if let Some(call) = book.call(turn, round.now) {
             let packed = self.pack(&call);
             if call.asks.is_empty() {
-                round.tend(packed)
+                round.tend(packed);
             } else {
-                round.ask(packed)
+                round.ask(packed);
             }
             self.sent.push(book);
         }

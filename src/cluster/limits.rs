@@ -99,9 +99,9 @@ impl Limits {
         METRICS.limits_calls.inc();
         let packed = self.pack(&call);
         if call.asks.is_empty() {
-            round.tend(packed)
+            round.tend(packed);
         } else {
-            round.ask(packed)
+            round.ask(packed);
         }
         self.sent.push(account);
     }
