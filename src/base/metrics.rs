@@ -253,11 +253,13 @@ metrics! {
     catalog_builds: Counter = "merido_catalog_builds_total";
     /// Live events dropped because their ring was overtaken or full.
     events_dropped: Counter = "merido_events_dropped_total";
-    /// Messages of the cluster, by what became of them; `skipped` counts each entry of a kind or form unknown here.
+    /// Messages of the cluster, by what became of them; `skipped` counts each entry of a kind or form unknown here, `refused` those no instance of this deployment wrote.
     cluster_heard: Counter = "merido_cluster_messages_total" {"result=\"heard\""};
-    /// Messages of the cluster, by what became of them; `skipped` counts each entry of a kind or form unknown here.
+    /// Messages of the cluster, by what became of them; `skipped` counts each entry of a kind or form unknown here, `refused` those no instance of this deployment wrote.
     cluster_own: Counter = "merido_cluster_messages_total" {"result=\"own\""};
-    /// Messages of the cluster, by what became of them; `skipped` counts each entry of a kind or form unknown here.
+    /// Messages of the cluster, by what became of them; `skipped` counts each entry of a kind or form unknown here, `refused` those no instance of this deployment wrote.
+    cluster_refused: Counter = "merido_cluster_messages_total" {"result=\"refused\""};
+    /// Messages of the cluster, by what became of them; `skipped` counts each entry of a kind or form unknown here, `refused` those no instance of this deployment wrote.
     cluster_skipped: Counter = "merido_cluster_messages_total" {"result=\"skipped\""};
     /// Gaps shown to those who follow the live events.
     events_gaps: Counter = "merido_events_gaps_total";
@@ -309,6 +311,8 @@ metrics! {
     limits_waited: Counter = "merido_limits_waited_total";
     /// Requests with limits let in because Redis was away or late.
     limits_fail_open: Counter = "merido_limits_fail_open_total";
+    /// Settlements that found no room among those waiting to be told to Redis; each is told with its key's next call.
+    limits_unsaid_over: Counter = "merido_limits_settlements_deferred_total";
     /// Calls to Redis on behalf of limits.
     limits_calls: Counter = "merido_limits_calls_total";
     /// Logins to the control plane, by outcome.

@@ -261,3 +261,18 @@ fn when_the_instance_that_calls_for_all_is_killed_another_takes_over() {
     let answer = waiting.join().unwrap();
     assert_eq!((answer.status, cache(&answer), provider.calls()), (200, "miss", before + 2));
 }
+
+#[test]
+fn the_same_idempotency_key_with_another_body_is_refused_wherever_it_comes() {
+    let provider = Provider::new(chat("once"));
+    let pair = Pair::of(&provider, |setup| setup.with(|set| set.require_api_key = Some(false)));
+    let other: &[u8] = br#"{"model":"openai/gpt-4o-mini","messages":[{"role":"user","content":"other"}]}"#;
+    assert_eq!(ask(pair.a.addr, "one", BODY).status, 200);
+    let refused = ask(pair.b.addr, "one", other);
+    assert_eq!(refused.status, 422);
+    assert!(refused.text().contains("Idempotency-Key"), "{}", refused.text());
+    assert_eq!(ask(pair.b.addr, "one", other).status, 422, "again, and nothing of it stays");
+    assert_eq!(ask(pair.b.addr, "two", other).status, 200);
+    assert_eq!(ask(pair.a.addr, "two", BODY).status, 422);
+    eventually("the same is the same on both", || cache(&ask(pair.b.addr, "one", BODY)) == "dedup");
+}

@@ -53,7 +53,7 @@ impl Pair {
             });
             let probe = self.gateways[0].create_key(KeySpec { rpm: Some(1_000_000), ..named("probe") });
             let head = format!("authorization: Bearer {}\r\n", probe.plain.reveal());
-            let exists = format!("EXISTS t:{{k{}}}:limit", probe.info.id.0);
+            let exists = format!("EXISTS t:{{k{}}}:limit:1", probe.info.id.0);
             eventually("it is connected", || {
                 post(gateway.addr, CHAT, &head, ASK);
                 server.command(&exists).trim() == ":1"

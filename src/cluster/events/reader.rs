@@ -42,6 +42,8 @@ struct Reader {
     since: u64,
     /// Redis' time at one of ours.
     clock: (Now, u64),
+    /// How late batches were at most since that was last published.
+    lag: Duration,
     histories: Arc<Semaphore>,
 }
 
@@ -54,6 +56,7 @@ pub(super) async fn run(ends: Ends) {
         last: StreamId::default(),
         since: 0,
         clock: (Clock::now(), 0),
+        lag: Duration::ZERO,
         histories: Arc::new(Semaphore::new(PAGES)),
         ends,
     };
@@ -64,6 +67,7 @@ pub(super) async fn run(ends: Ends) {
             bus.called().await;
         }
         reader.follow(Clock::now()).await;
+        reader.publish(None);
     }
 }
 
@@ -88,6 +92,7 @@ impl Reader {
             if self.read(&mut held, wanted).await {
                 return;
             }
+            self.publish(None);
             bus.lose();
         }
     }
@@ -136,7 +141,9 @@ impl Reader {
         let entries = unpack(bytes, id.ms);
         if entries.first().is_some_and(|first| first.epoch != bus.epoch() && first.ms == id.ms) {
             let there = self.clock.1 + now.since(self.clock.0).as_millis() as u64;
-            METRICS.events_lag_seconds.observe_micros(there.saturating_sub(id.ms) * 1_000);
+            let late = there.saturating_sub(id.ms);
+            METRICS.events_lag_seconds.observe_micros(late * 1_000);
+            self.lag = self.lag.max(Duration::from_millis(late));
         }
         let (news, missing) = bus.far(entries.into_iter(), self.since, id.ms, now);
         METRICS.events_received.add(news);
@@ -164,7 +171,17 @@ impl Reader {
             Some(_) => {}
         }
         self.last = last;
+        // What lies there unread counts from our position on.
+        let unread = last.ms.saturating_sub(self.at.unwrap_or_default().ms);
+        let unread = if self.at < Some(last) { Duration::from_millis(unread) } else { Duration::ZERO };
+        let lag = std::mem::take(&mut self.lag).max(unread);
+        self.publish(Some(lag));
         Some(())
+    }
+
+    /// How far behind the others' events this instance is; `None`: it does not read them.
+    fn publish(&self, lag: Option<Duration>) {
+        self.ends.peers.change(|view| view.event_lag = lag);
     }
 
     fn answer_asks(&self, bus: &Bus) {
