@@ -49,8 +49,7 @@ impl Pair {
         for gateway in &self.gateways {
             // Of a cluster one node after the other is found.
             eventually("all of it is reached", || {
-                let redis = &get(gateway.addr, "/api/cluster", "").json()["redis"];
-                redis["state"] == "ok" && redis["reason"].is_null()
+                get(gateway.addr, "/api/cluster", "").json()["redis"]["state"] == "ok"
             });
             // Limits are divided by those who are counted, not by those who are expected.
             eventually("both are counted", || {
@@ -131,11 +130,13 @@ fn what_one_spent_is_missing_on_the_other(kind: Kind) {
         both == [402, 402]
     });
     assert!((8..=10).contains(&paid), "{paid} answers for the price of ten");
-    // Redis forgets it; nobody is let in for that.
+    // Redis forgets it: each is behind by what the other spent since they last heard of each other, no more.
     server.command("FLUSHALL");
     for _ in 0..20 {
-        assert_eq!(ask(), [402, 402]);
+        paid += ask().iter().filter(|status| **status == 200).count();
     }
+    assert!(paid <= 12, "{paid} answers for the price of ten");
+    assert_eq!(ask(), [402, 402]);
 }
 
 fn requests_at_once_are_n_over_both(kind: Kind) {
