@@ -46,7 +46,7 @@ pub(super) fn run(options: &Options, dir: &Path, stop: &Stop) -> Result<Trips, S
     let base = format!("http://127.0.0.1:{}/v1", provider.port);
     let mut pair = Pair::start(&options.merido, &options.env, &redis.direct(), Some(&base), dir)?;
     pair.says("ok")?;
-    let [mut one, mut other] = pair.ports().map(Client::new);
+    let [mut one, mut other] = pair.ports().map(|port| Client::new(port, pair.unlimited()));
     serves(&mut one)?;
     serves(&mut other)?;
     let (mut honoured, mut ended, mut let_through) = (Vec::new(), Vec::new(), 0);
@@ -122,10 +122,12 @@ struct Client {
 }
 
 impl Client {
-    fn new(port: u16) -> Self {
+    fn new(port: u16, key: &str) -> Self {
         let body = r#"{"model":"openai/gpt-4o-mini","messages":[]}"#;
         let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
-        Self { port, stream: None, ask: format!("{head}content-length: {}\r\n\r\n{body}", body.len()) }
+        let length = body.len();
+        let ask = format!("{head}authorization: Bearer {key}\r\ncontent-length: {length}\r\n\r\n{body}");
+        Self { port, stream: None, ask }
     }
 
     /// The status of one request.

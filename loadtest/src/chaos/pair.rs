@@ -93,6 +93,11 @@ impl Pair {
         [self.instances[0].1, self.instances[1].1]
     }
 
+    /// A key that never reaches its limit.
+    pub(super) fn unlimited(&self) -> &str {
+        &self.keys[0]
+    }
+
     /// Ends both; later than this they would have lost Redis first.
     pub(super) fn end(&mut self) {
         self.instances.clear();
