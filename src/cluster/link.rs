@@ -226,6 +226,9 @@ impl Link {
     }
 
     fn owner(&self, key: &[u8]) -> Option<usize> {
+        if key.is_empty() {
+            return self.nodes.iter().position(Node::is_up);
+        }
         match &self.map {
             Some(map) => map.owner(key),
             None => (!self.nodes.is_empty()).then_some(0),

@@ -12,6 +12,7 @@ use merido::config::OnRedisDown;
 use merido::store::rows::KeySpec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Requests one after the other of several keys at both gateways, until told to stop.
 struct Load {
@@ -35,7 +36,7 @@ impl Load {
                     conn.send(wire);
                     failed.extend(Some(conn.answer().status).filter(|status| *status != 200));
                     done.fetch_add(1, Ordering::AcqRel);
-                    std::thread::sleep(std::time::Duration::from_millis(2));
+                    std::thread::sleep(Duration::from_millis(2));
                 }
                 failed
             })
@@ -128,6 +129,32 @@ fn a_master_that_dies_takes_only_its_own_keys() {
         let (head, _) = key_on(&pair, &mut redis, |at| at == 1, &few());
         good(&pair.at_once(30, &post_bytes(CHAT, &head, ASK))) == 20
     });
+    load.ends_well();
+}
+
+#[test]
+fn a_master_that_hangs_costs_nobody_an_answer() {
+    let (mut redis, provider) = (Redis::start(Kind::ThreeNodes), Provider::new(chat("x")));
+    let pair = Pair::with_deadline(&provider, &redis, OnRedisDown::Open, Duration::from_millis(100));
+    let heads: Vec<String> = (0..3).map(|node| key_on(&pair, &mut redis, |at| at == node, &many()).0).collect();
+    let load = Load::start(&pair, &heads);
+    for node in 0..3 {
+        load.flows(30);
+        let hangs = cluster(&mut redis).nodes[node].addr().to_string();
+        cluster(&mut redis).nodes[node].freeze();
+        for gateway in &pair.gateways {
+            eventually("it says which hangs", || {
+                let said = get(gateway.addr, "/api/cluster", "").json();
+                said["redis"]["reason"].as_str().is_some_and(|reason| reason.contains(&hangs))
+            });
+        }
+        load.flows(30);
+        cluster(&mut redis).nodes[node].thaw();
+        for gateway in &pair.gateways {
+            eventually("all are there", || get(gateway.addr, "/api/cluster", "").json()["redis"]["state"] == "ok");
+        }
+    }
+    load.flows(30);
     load.ends_well();
 }
 

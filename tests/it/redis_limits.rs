@@ -23,11 +23,15 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) fn new(provider: &Provider, server: &Redis, down: OnRedisDown) -> Self {
+        // A loaded machine is late by more than a deadline now and then: that is not what is tested here.
+        Self::with_deadline(provider, server, down, Duration::from_secs(5))
+    }
+
+    pub(crate) fn with_deadline(provider: &Provider, server: &Redis, down: OnRedisDown, deadline: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let start = |setup: Setup, path: &Path| {
-            // A loaded machine is late by more than a deadline now and then: that is not what is tested here.
             let patient = |settings: &mut merido::config::Settings| {
-                settings.redis_deadline = Duration::from_secs(5);
+                settings.redis_deadline = deadline;
                 settings.rate_limit_on_redis_down = down;
                 settings.expected_instances = Some(2);
             };

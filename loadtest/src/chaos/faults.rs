@@ -1,8 +1,9 @@
 //! Faults of Redis under load, cell by cell, as a table.
 //!
 //! Each cell has three windows: calm, strike (the fault comes a fifth into it) and after (the fault goes on); then the
-//! fault ends. "Added" is a window's quantile less the calm one's just before. Half of the load is one key, which is
-//! paid from leases; the other half is 10,000 slow callers, each of whose requests asks Redis.
+//! fault ends. "Added" is a window's quantile less the calm one's, which is the median over all calm windows of the run;
+//! of several rounds the median counts. Half of the load is one key, which is paid from leases; the other half is 10,000
+//! slow callers, each of whose requests asks Redis.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -26,6 +27,8 @@ struct Fault {
 }
 
 const BOOT: &str = "down at boot";
+/// Counts what is let in by policy.
+const OPEN: &str = "merido_limits_fail_open_total";
 
 const FAULTS: &[Fault] = &[
     Fault { name: "nothing", strike: |_| Ok(()), mend: None },
@@ -68,11 +71,12 @@ const FAULTS: &[Fault] = &[
     Fault { name: "connections reset", strike: |r| r.command("CLIENT KILL TYPE normal"), mend: None },
 ];
 
-/// One row of the table: one half of the load in one cell.
+/// One row of the table: one half of the load in one cell, over all rounds.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Row {
-    name: String,
+    name: &'static str,
     load: &'static str,
+    /// Just before; what is added counts from the median of all.
     calm_p50_us: f64,
     calm_p99_us: f64,
     strike_added_p50_us: f64,
@@ -81,9 +85,9 @@ pub(super) struct Row {
     after_added_p50_us: f64,
     after_added_p99_us: f64,
     after_max_us: f64,
-    /// From the fault until both say `down`; none where nothing is to be noticed.
+    /// From the fault until both say `down`, at most; none where nothing is to be noticed.
     down_after_ms: Option<u64>,
-    /// From its end until both say `ok`.
+    /// From its end until both say `ok`, at most.
     ok_after_ms: Option<u64>,
     answered: u64,
     pub(super) failed: u64,
@@ -91,7 +95,7 @@ pub(super) struct Row {
     let_in_open: u64,
 }
 
-/// What a cell's windows showed.
+/// What a cell's windows showed in one round.
 struct Windows {
     calm: Halves,
     strike: Halves,
@@ -101,40 +105,64 @@ struct Windows {
     let_in_open: u64,
 }
 
+/// A cell and what it showed, round by round.
+type Cell = (&'static str, Vec<Windows>);
+
 /// All cells.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    FAULTS.iter().map(|fault| fault.name).chain([BOOT])
+    [BOOT].into_iter().chain(FAULTS.iter().map(|fault| fault.name))
 }
 
 pub(super) fn run(options: &Options, dir: &Path, stop: &Stop, rows: &mut Vec<Row>) -> Result<(), String> {
+    let mut cells: Vec<Cell> = names().filter(|name| options.wants(name)).map(|name| (name, Vec::new())).collect();
+    let done = rounds(options, dir, stop, &mut cells);
+    cells.retain(|(_, rounds)| !rounds.is_empty());
+    say(HEADING)?;
+    for (index, load) in ["one key", "slow callers"].into_iter().enumerate() {
+        let calm = |what| median(cells.iter().flat_map(|(_, all)| all).map(|all| worst(&all.calm[index], what)));
+        let baseline = (calm(p50), calm(p99));
+        say(&format!("| quiet | {load} | {:.0} | {:.0} | | | | | | | | | | | |\n", baseline.0, baseline.1))?;
+        for (name, rounds) in &cells {
+            let row = Row::new(name, load, index, rounds, baseline);
+            say(&row.line())?;
+            rows.push(row);
+        }
+    }
+    done
+}
+
+fn rounds(options: &Options, dir: &Path, stop: &Stop, cells: &mut [Cell]) -> Result<(), String> {
     let window = crate::run::seconds(options.seconds)?;
     let rate = crate::run::rate(Some(options.rate))?.unwrap_or(1.0);
-    say(HEADING)?;
     let mut redis = Redis::new(dir)?;
     // Absent at boot: a cell, if it is wanted; in any case a gateway must come up without it.
     let mut pair = Pair::start(&options.merido, &options.env, redis.url(), None, dir)?;
     pair.halves(rate, options.connections, Duration::from_secs(1), stop)?;
-    let open = pair.metric("merido_limits_fail_open_total");
-    let without = if options.wants(BOOT) { Some(pair.halves(rate, options.connections, window, stop)?) } else { None };
-    let let_in_open = (pair.metric("merido_limits_fail_open_total") - open) as u64;
+    let open = pair.metric(OPEN);
+    let boot = cells.iter_mut().find(|(name, _)| *name == BOOT);
+    let without = if boot.is_some() { Some(pair.halves(rate, options.connections, window, stop)?) } else { None };
+    let let_in_open = (pair.metric(OPEN) - open) as u64;
     redis.start()?;
     let began = clock::now();
     pair.says("ok")?;
     let ok_after_ms = Some((clock::now() - began).as_millis() as u64);
     // Leases, scripts and the slow callers' buckets: what comes first is not what is measured.
     pair.halves(rate, options.connections, window, stop)?;
-    if let Some(without) = without {
+    if let (Some(without), Some((_, rounds))) = (without, boot) {
         let calm = pair.halves(rate, options.connections, window, stop)?;
         let (strike, after) = (without.clone(), without);
-        let windows = Windows { calm, strike, after, down_after_ms: None, ok_after_ms, let_in_open };
-        file(BOOT, &windows, rows)?;
+        rounds.push(Windows { calm, strike, after, down_after_ms: None, ok_after_ms, let_in_open });
     }
-    for fault in FAULTS.iter().filter(|fault| options.wants(fault.name)) {
-        let windows = cell(fault, options, &mut redis, &pair, (rate, window), stop)?;
-        if stop.is_set() {
-            return Ok(());
+    for _ in 0..options.rounds {
+        for (name, rounds) in &mut *cells {
+            let Some(fault) = FAULTS.iter().find(|fault| fault.name == *name) else { continue };
+            let windows = cell(fault, options, &mut redis, &pair, (rate, window), stop);
+            let windows = windows.map_err(|error| format!("{name}: {error}"))?;
+            if stop.is_set() {
+                return Ok(());
+            }
+            rounds.push(windows);
         }
-        file(fault.name, &windows, rows)?;
     }
     pair.end();
     Ok(())
@@ -148,7 +176,7 @@ fn cell(
     (rate, window): (f64, Duration),
     stop: &Stop,
 ) -> Result<Windows, String> {
-    let open = pair.metric("merido_limits_fail_open_total");
+    let open = pair.metric(OPEN);
     let calm = pair.halves(rate, options.connections, window, stop)?;
     let (strike, down_after_ms) = scope(|threads| {
         let load = threads.spawn(|| pair.halves(rate, options.connections, window, stop));
@@ -174,17 +202,8 @@ fn cell(
         }
     };
     pair.says("ok")?;
-    let let_in_open = (pair.metric("merido_limits_fail_open_total") - open) as u64;
+    let let_in_open = (pair.metric(OPEN) - open) as u64;
     Ok(Windows { calm, strike, after, down_after_ms, ok_after_ms, let_in_open })
-}
-
-fn file(name: &str, windows: &Windows, rows: &mut Vec<Row>) -> Result<(), String> {
-    for (index, load) in ["one key", "slow callers"].into_iter().enumerate() {
-        let row = Row::new(name, load, index, windows);
-        say(&row.line())?;
-        rows.push(row);
-    }
-    Ok(())
 }
 
 const HEADING: &str = "\
@@ -193,31 +212,62 @@ down after ms | ok after ms | answered | failed | let in open |
 |---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|
 ";
 
+fn calm(all: &Windows) -> &Halves {
+    &all.calm
+}
+
+fn strike(all: &Windows) -> &Halves {
+    &all.strike
+}
+
+fn after(all: &Windows) -> &Halves {
+    &all.after
+}
+
+fn p50(of: &Outcome) -> f64 {
+    of.latency.p50_us
+}
+
+fn p99(of: &Outcome) -> f64 {
+    of.latency.p99_us
+}
+
+/// Of the worse of the two instances.
+fn worst(of: &[Outcome], what: fn(&Outcome) -> f64) -> f64 {
+    of.iter().map(what).fold(0.0, f64::max)
+}
+
+fn median(of: impl Iterator<Item = f64>) -> f64 {
+    let mut all: Vec<f64> = of.collect();
+    all.sort_by(f64::total_cmp);
+    all.get(all.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
+}
+
 impl Row {
-    fn new(name: &str, load: &'static str, half: usize, windows: &Windows) -> Self {
-        let [calm, strike, after] = [&windows.calm, &windows.strike, &windows.after].map(|all| &all[half][..]);
-        // The worse of the two instances.
-        let worst = |of: &[Outcome], what: fn(&Outcome) -> f64| of.iter().map(what).fold(0.0, f64::max);
-        let p50 = |of: &[Outcome]| worst(of, |one| one.latency.p50_us);
-        let p99 = |of: &[Outcome]| worst(of, |one| one.latency.p99_us);
-        let most = |of: &[Outcome]| worst(of, |one| one.latency.max_us);
-        let everything = || [calm, strike, after].into_iter().flatten();
+    fn new(name: &'static str, load: &'static str, half: usize, rounds: &[Windows], quiet: (f64, f64)) -> Self {
+        let over =
+            |which: fn(&Windows) -> &Halves, what| median(rounds.iter().map(|all| worst(&which(all)[half], what)));
+        let most = |which: fn(&Windows) -> &Halves| {
+            rounds.iter().map(|all| worst(&which(all)[half], |one| one.latency.max_us)).fold(0.0, f64::max)
+        };
+        let everything =
+            || rounds.iter().flat_map(|all| [&all.calm, &all.strike, &all.after]).flat_map(|all| &all[half]);
         Self {
-            name: name.to_owned(),
+            name,
             load,
-            calm_p50_us: p50(calm),
-            calm_p99_us: p99(calm),
-            strike_added_p50_us: p50(strike) - p50(calm),
-            strike_added_p99_us: p99(strike) - p99(calm),
+            calm_p50_us: over(calm, p50),
+            calm_p99_us: over(calm, p99),
+            strike_added_p50_us: over(strike, p50) - quiet.0,
+            strike_added_p99_us: over(strike, p99) - quiet.1,
             strike_max_us: most(strike),
-            after_added_p50_us: p50(after) - p50(calm),
-            after_added_p99_us: p99(after) - p99(calm),
+            after_added_p50_us: over(after, p50) - quiet.0,
+            after_added_p99_us: over(after, p99) - quiet.1,
             after_max_us: most(after),
-            down_after_ms: windows.down_after_ms,
-            ok_after_ms: windows.ok_after_ms,
+            down_after_ms: rounds.iter().filter_map(|all| all.down_after_ms).max(),
+            ok_after_ms: rounds.iter().filter_map(|all| all.ok_after_ms).max(),
             answered: everything().map(|one| one.answered).sum(),
             failed: everything().map(Outcome::failures).sum(),
-            let_in_open: windows.let_in_open,
+            let_in_open: rounds.iter().map(|all| all.let_in_open).sum(),
         }
     }
 

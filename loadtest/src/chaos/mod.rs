@@ -31,6 +31,9 @@ pub(crate) struct Options {
     /// Seconds of each window.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
+    /// How often each fault strikes.
+    #[arg(long, default_value_t = 1)]
+    rounds: usize,
     /// Only cells whose name holds one of these (`killed`, `cooldown`, `costs`, …); all unless given.
     #[arg(long, value_delimiter = ',')]
     cell: Vec<String>,
