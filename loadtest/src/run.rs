@@ -103,7 +103,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     };
     let load = Load {
         target,
-        request: shape.wire(),
+        requests: [shape.wire()].into(),
         ending: shape.ending(),
         stamped: options.event_delay,
         connections: options.connections,

@@ -17,7 +17,7 @@ pub(super) struct Script {
 /// One command.
 #[derive(Clone)]
 pub(super) struct Call {
-    /// The key that decides which node it goes to.
+    /// The key that decides which node it goes to. Empty: to any that is up.
     pub(super) key: Box<[u8]>,
     /// As sent.
     pub(super) cmd: Cmd,

@@ -6,7 +6,7 @@ use crate::base::sync::AtomicU32;
 use crate::base::{KeyId, RequestId};
 use crate::cluster::connector::Connector;
 use crate::cluster::link::Link;
-use crate::cluster::testing::RedisServer;
+use crate::cluster::testing::{HasUrl, RedisServer};
 use crate::cluster::{Call, call};
 use crate::state::buckets::{Limits as Limited, Which};
 use crate::state::desk::Policy;
@@ -131,13 +131,13 @@ impl World {
     }
 }
 
-/// A way to `server` that is open.
-pub(in crate::cluster) fn linked(server: &RedisServer, runtime: &tokio::runtime::Runtime) -> Link {
-    let connector = Connector::new(&server.url(), None).unwrap();
+/// A way to `server` that is open, to all of it.
+pub(in crate::cluster) fn linked(server: &impl HasUrl, runtime: &tokio::runtime::Runtime) -> Link {
+    let connector = Connector::new(&server.redis_url(), None).unwrap();
     let mut link =
         Link::new(connector, "test", Names::new("t").probe(), Duration::from_secs(10), Arc::new(Reach::new()));
     runtime.block_on(async {
-        while !link.is_up() {
+        while !link.is_whole() {
             link.changed().await;
         }
     });

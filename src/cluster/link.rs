@@ -89,6 +89,13 @@ impl Link {
         self.nodes.iter().any(Node::is_up)
     }
 
+    /// Whether every node there is takes calls, and who has what is known.
+    #[cfg(test)]
+    pub(super) fn is_whole(&self) -> bool {
+        let known = self.map.is_some() || !self.connector.target().is_cluster();
+        known && self.is_up() && self.nodes.iter().all(Node::is_up)
+    }
+
     /// Says that nobody may use it, and why, although calls go out; or that all may again.
     pub(super) fn bar(&mut self, why: Option<Box<str>>) {
         if self.barred != why {
@@ -220,6 +227,9 @@ impl Link {
     }
 
     fn owner(&self, key: &[u8]) -> Option<usize> {
+        if key.is_empty() {
+            return self.nodes.iter().position(Node::is_up);
+        }
         match &self.map {
             Some(map) => map.owner(key),
             None => (!self.nodes.is_empty()).then_some(0),

@@ -6,8 +6,12 @@ mod redis;
 #[path = "../../tests/it/support/redis_cluster.rs"]
 mod redis_cluster;
 
+#[path = "../../tests/it/support/shared.rs"]
+mod shared;
+
 pub(crate) use redis::RedisServer;
 pub(super) use redis_cluster::RedisCluster;
+pub(super) use shared::{HasUrl, Kind, Redis};
 
 use super::{Company, Hello, Identity};
 use crate::base::bell::Bell;

@@ -261,7 +261,7 @@ fn one(options: &Options, work: &Work, peer: &Peer, units: Units, stop: &Stop) -
     };
     let load = Load {
         target: SocketAddr::from((Ipv4Addr::LOCALHOST, peer.port)),
-        request: shape.wire(),
+        requests: [shape.wire()].into(),
         ending: shape.ending(),
         stamped: work.load.stream && work.mock.pace_ms > 0,
         connections: work.load.connections,

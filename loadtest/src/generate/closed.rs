@@ -89,7 +89,7 @@ async fn connection(thread: Arc<Thread>) {
                 }
             },
         };
-        match exchange(&thread, &mut stream, &mut buffer, start, thread.load.abandons(nth)).await {
+        match exchange(&thread, &mut stream, &mut buffer, start, nth).await {
             Ok(true) => open = Some(stream),
             Ok(false) => {}
             Err(fault) => thread.tally.lock().failed(fault),
@@ -103,9 +103,10 @@ async fn exchange(
     stream: &mut TcpStream,
     buffer: &mut [u8],
     start: Instant,
-    abandon: bool,
+    nth: u64,
 ) -> Result<bool, Fault> {
-    stream.write_all(&thread.load.request).await.map_err(|_| "connection closed on write")?;
+    let abandon = thread.load.abandons(nth);
+    stream.write_all(thread.load.request(nth)).await.map_err(|_| "connection closed on write")?;
     let mut reply = Reply::new(thread.load.ending, thread.load.stamped);
     let (mut filled, mut first_byte) = (0, None);
     loop {

@@ -24,8 +24,8 @@ use crate::clock;
 #[derive(Debug, Clone)]
 pub(crate) struct Load {
     pub(crate) target: SocketAddr,
-    /// The request as it goes over the wire.
-    pub(crate) request: Vec<u8>,
+    /// The request as it goes over the wire; of several (at least one) each in turn.
+    pub(crate) requests: Arc<[Vec<u8>]>,
     pub(crate) ending: Ending,
     /// Collect the delay of each event of a paced stream.
     pub(crate) stamped: bool,
@@ -82,6 +82,10 @@ impl Load {
         begun + self.duration
     }
 
+    fn request(&self, nth: u64) -> &[u8] {
+        &self.requests[(nth % self.requests.len() as u64) as usize]
+    }
+
     /// Whether the nth request is one to abandon: spread evenly, no randomness, so runs repeat.
     fn abandons(&self, nth: u64) -> bool {
         self.abort > 0.0 && ((nth + 1) as f64 * self.abort).floor() > (nth as f64 * self.abort).floor()
@@ -95,7 +99,7 @@ mod tests {
     fn load(target: &str, abort: f64) -> Load {
         Load {
             target: target.parse().unwrap(),
-            request: Vec::new(),
+            requests: [Vec::new()].into(),
             ending: Ending::Framed,
             stamped: false,
             connections: 1,

@@ -51,7 +51,7 @@ fn connection(load: &Load, rate: f64, begun: Instant, next: &AtomicU64, total: u
             tally.failed("connection refused");
             continue;
         };
-        match exchange(load, &stream, &mut buffer, due, load.abandons(nth), &mut tally) {
+        match exchange(load, &stream, &mut buffer, due, nth, &mut tally) {
             Ok(true) => open = Some(stream),
             Ok(false) => {}
             Err(fault) => tally.failed(fault),
@@ -80,10 +80,11 @@ fn exchange(
     mut stream: &TcpStream,
     buffer: &mut [u8],
     due: Instant,
-    abandon: bool,
+    nth: u64,
     tally: &mut Tally,
 ) -> Result<bool, Fault> {
-    stream.write_all(&load.request).map_err(|_| "connection closed on write")?;
+    let abandon = load.abandons(nth);
+    stream.write_all(load.request(nth)).map_err(|_| "connection closed on write")?;
     let mut reply = Reply::new(load.ending, load.stamped);
     let (mut filled, mut first_byte) = (0, None);
     loop {

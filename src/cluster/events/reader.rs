@@ -4,7 +4,7 @@
 //! may bring the same event, and neither needs to know: the position of whoever reads decides.
 
 use super::batch::{self, Skip};
-use super::{Ends, StreamId, TRIP, WATCH, bytes, number};
+use super::{Ends, PACE, StreamId, TRIP, WATCH, bytes, number};
 use crate::base::metrics::METRICS;
 use crate::base::tasks::{self, Phase};
 use crate::base::{Clock, Now};
@@ -131,6 +131,21 @@ impl Reader {
             let Some(batches) = got else { return false };
             for (id, bytes) in &batches {
                 self.take(&bus, *id, bytes);
+            }
+            if !batches.is_empty() && batches.len() < BATCHES {
+                self.pause(&bus).await;
+            }
+        }
+    }
+
+    /// Lets news gather there.
+    async fn pause(&self, bus: &Bus) {
+        let over = tokio::time::sleep(PACE);
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                () = &mut over => return,
+                () = bus.called() => self.answer_asks(bus),
             }
         }
     }

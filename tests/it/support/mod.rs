@@ -9,6 +9,7 @@ pub mod process;
 pub mod provider;
 pub mod redis;
 pub mod redis_cluster;
+pub mod shared;
 pub mod slow_proxy;
 pub mod tls;
 
