@@ -86,7 +86,7 @@ pub(super) struct Spelling {
 pub(super) struct LogSelect {
     /// `WHERE …` that indexes serve, or nothing.
     pub(super) indexed: String,
-    /// The search for a text, or nothing.
+    /// `WHERE …` for what those found, at most [`SCAN`] rows of it; or nothing.
     pub(super) search: String,
     pub(super) values: Vec<Value>,
     /// How many of `values` stand in `indexed`.
@@ -163,6 +163,19 @@ enum Search<'a> {
 impl LogSelect {
     fn new(filter: &LogFilter, search: &Search<'_>, cursor: Option<LogCursor>, limit: u32, spelling: Spelling) -> Self {
         let mut indexed = Conditions { spelling, text: String::new(), values: Vec::new() };
+        // An id finds so few rows that nothing else may choose the index: all the rest is looked at in what it found.
+        let exact = match search {
+            Search::Id(id) => {
+                indexed.int("epoch =", stored_epoch(*id));
+                indexed.int("n =", id.n.cast_signed());
+                Some((std::mem::take(&mut indexed.text), 2))
+            }
+            Search::Client(id) => {
+                indexed.text("client_request_id =", id);
+                Some((std::mem::take(&mut indexed.text), 1))
+            }
+            Search::All | Search::Text(_) => None,
+        };
         let (provider, model) = match filter.model.as_deref().and_then(|model| model.split_once('/')) {
             Some((provider, model)) if filter.provider.is_none() => (Some(provider), Some(model)),
             _ => (filter.provider.as_deref(), filter.model.as_deref()),
@@ -196,13 +209,9 @@ impl LogSelect {
             let (time, seq) = (indexed.place(Value::Int(time)), indexed.place(Value::Int(seq)));
             indexed.and(&format!("(time_ms, seq) < ({time}, {seq})"));
         }
-        match search {
-            Search::Id(id) => {
-                indexed.int("epoch =", stored_epoch(*id));
-                indexed.int("n =", id.n.cast_signed());
-            }
-            Search::Client(id) => indexed.text("client_request_id =", id),
-            Search::All | Search::Text(_) => {}
+        let limit = limit + 1;
+        if let Some((found, indexed_values)) = exact {
+            return Self { indexed: found, search: indexed.text, values: indexed.values, indexed_values, limit };
         }
         let indexed_values = indexed.values.len();
         let mut words = String::new();
@@ -213,7 +222,7 @@ impl LogSelect {
             let each: Vec<_> = columns.iter().map(|column| format!("{column} {like} {place} ESCAPE '\\'")).collect();
             words = format!("WHERE {}", each.join(" OR "));
         }
-        Self { indexed: indexed.text, search: words, values: indexed.values, indexed_values, limit: limit + 1 }
+        Self { indexed: indexed.text, search: words, values: indexed.values, indexed_values, limit }
     }
 
     /// As it is asked for a page: first, and going on.

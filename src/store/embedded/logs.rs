@@ -144,3 +144,7 @@ impl ToSql for Value {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "logs_tests.rs"]
+mod tests;

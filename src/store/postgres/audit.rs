@@ -1,6 +1,7 @@
 //! The audit, repeatable requests, and a page of keys.
 
 use super::Postgres;
+use super::call::{QUERY, WRITE};
 use super::keys::{COLUMNS as KEY_COLUMNS, info as key_info};
 use super::values::{fit, params, whole};
 use crate::base::KeyId;
@@ -16,7 +17,7 @@ const FORGET_EVERY: i64 = 100;
 impl Postgres {
     /// Adds an entry; of more than `keep` the oldest go.
     pub(crate) async fn add_audit(&self, entry: AuditEntry, keep: u64) -> Result<()> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             let some = |text: &Option<String>| text.as_deref().map(fit);
             let added = tx
                 .one(
@@ -45,7 +46,7 @@ impl Postgres {
 
     /// The newest entries before `before`, newest first.
     pub(crate) async fn audit_rows(&self, before: Option<u64>, limit: u32) -> Result<Vec<AuditRow>> {
-        self.query(move |tx| async move {
+        self.run(QUERY, move |tx| async move {
             let sql = "SELECT seq, time_ms, actor, actor_id, actor_name, action, target, address, detail FROM audit
                        WHERE seq < $1 ORDER BY seq DESC LIMIT $2";
             let read = |row: &Row| {
@@ -71,7 +72,7 @@ impl Postgres {
 
     /// Keys after that one, in the order they were made.
     pub(crate) async fn keys_page(&self, after: Option<(u64, KeyId)>, limit: u32) -> Result<Vec<KeyInfo>> {
-        self.query(move |tx| async move {
+        self.run(QUERY, move |tx| async move {
             let (made, id) = after.map_or((-1, 0), |(made, id)| (whole(made), id.0.cast_signed()));
             let sql = format!(
                 "SELECT {KEY_COLUMNS} FROM keys WHERE NOT deleted AND (created_ms, id) > ($1, $2)
@@ -90,7 +91,7 @@ impl Postgres {
         now_ms: u64,
         oldest_ms: u64,
     ) -> Result<Repeat> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             tx.execute("DELETE FROM repeats WHERE created_ms < $1", params![whole(oldest_ms)]).await?;
             // Of two at once the second waits here until the first has committed.
             let insert = "INSERT INTO repeats (id, request, created_ms) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
@@ -112,7 +113,7 @@ impl Postgres {
 
     /// The answer of `id`, or nothing to remember of it.
     pub(crate) async fn end_repeat(&self, id: [u8; 32], answer: Option<Vec<u8>>) -> Result<()> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             match answer {
                 Some(answer) => {
                     tx.execute("UPDATE repeats SET answer = $2 WHERE id = $1", params![&id[..], answer]).await?

@@ -1,5 +1,6 @@
 //! Accounts, providers outside the catalogue, and the reading of what changed.
 
+use super::call::{LOOK, QUERY, WRITE};
 use super::error::named;
 use super::values::{params, whole};
 use super::{Postgres, Tx};
@@ -18,7 +19,7 @@ impl Postgres {
         define: Option<CustomProvider>,
         builtin: bool,
     ) -> Result<AccountInfo> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             let mut info = account.info;
             let seq = tx.next_seq().await?;
             let known = if let Some(custom) = &define {
@@ -56,7 +57,7 @@ impl Postgres {
 
     /// Changes label, base URL, weight and, when `sealed` is given, the secret.
     pub(crate) async fn update_account(&self, info: AccountInfo, sealed: Option<Vec<u8>>) -> Result<()> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             let seq = tx.next_seq().await?;
             let updated = tx
                 .execute(
@@ -74,7 +75,7 @@ impl Postgres {
 
     /// All that are not removed, in the order they were made.
     pub(crate) async fn accounts(&self) -> Result<Vec<AccountInfo>> {
-        self.query(|tx| async move {
+        self.run(QUERY, |tx| async move {
             let sql = "SELECT id, provider, label, base_url, weight, created_ms FROM accounts WHERE NOT deleted
                        ORDER BY created_ms, id";
             tx.rows(sql, &[]).await?.iter().map(account_info).collect()
@@ -84,7 +85,7 @@ impl Postgres {
 
     /// Removes an account; its sealed secret goes with it.
     pub(crate) async fn remove_account(&self, id: AccountId) -> Result<()> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             let seq = tx.next_seq().await?;
             let sql = "UPDATE accounts SET deleted = TRUE, secret = '', changed_seq = $2
                        WHERE id = $1 AND NOT deleted";
@@ -95,7 +96,7 @@ impl Postgres {
 
     /// Defines a provider, or defines it anew.
     pub(crate) async fn put_provider(&self, custom: CustomProvider) -> Result<()> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             let seq = tx.next_seq().await?;
             tx.put_provider(&custom, seq).await
         })
@@ -104,12 +105,12 @@ impl Postgres {
 
     /// Providers outside the catalogue.
     pub(crate) async fn providers(&self) -> Result<Vec<CustomProvider>> {
-        self.query(|tx| async move { tx.providers_after(-1, i64::MAX).await }).await
+        self.run(QUERY, |tx| async move { tx.providers_after(-1, i64::MAX).await }).await
     }
 
     /// What changed after `seq`, one window of it.
     pub(crate) async fn changes_since(&self, seq: u64) -> Result<RawChanges> {
-        self.watch(move |tx| async move {
+        self.run(LOOK, move |tx| async move {
             let newest: i64 = tx.one("SELECT change_seq FROM meta", &[]).await?.try_get(0)?;
             let seq = seq.cast_signed();
             if newest <= seq {

@@ -1,5 +1,6 @@
 //! API keys: hashes and limits. A hash that stops being valid is written down as dead in the same transaction.
 
+use super::call::{QUERY, SURVEY, WRITE};
 use super::error::named;
 use super::values::{params, whole};
 use super::{Postgres, Tx};
@@ -17,7 +18,7 @@ pub(super) const COLUMNS: &str =
 impl Postgres {
     /// Inserts a key.
     pub(crate) async fn add_key(&self, info: KeyInfo, hash: KeyHash) -> Result<()> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             let seq = tx.next_seq().await?;
             let spec = &info.spec;
             let inserted = tx
@@ -48,7 +49,7 @@ impl Postgres {
 
     /// All that are not revoked, in the order they were made.
     pub(crate) async fn keys(&self) -> Result<Vec<KeyInfo>> {
-        self.query(|tx| async move {
+        self.run(SURVEY, |tx| async move {
             let sql = format!("SELECT {COLUMNS} FROM keys WHERE NOT deleted ORDER BY created_ms, id");
             tx.rows(&sql, &[]).await?.iter().map(info).collect()
         })
@@ -57,12 +58,12 @@ impl Postgres {
 
     /// One key.
     pub(crate) async fn key(&self, id: KeyId) -> Result<KeyInfo> {
-        self.query(move |tx| async move { tx.key(id).await }).await
+        self.run(QUERY, move |tx| async move { tx.key(id).await }).await
     }
 
     /// Changes what a key may do.
     pub(crate) async fn update_key(&self, id: KeyId, change: Change) -> Result<KeyInfo> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             // First: whoever else changes it waits here and then reads what we wrote.
             let seq = tx.next_seq().await?;
             let mut key = tx.key(id).await?;
@@ -92,7 +93,7 @@ impl Postgres {
 
     /// Gives a key a new hash; the old one is dead from then on.
     pub(crate) async fn rotate_key(&self, id: KeyId, hash: KeyHash) -> Result<KeyInfo> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             let seq = tx.next_seq().await?;
             let key = tx.key(id).await?;
             tx.bury(id, seq).await?;
@@ -105,7 +106,7 @@ impl Postgres {
 
     /// Revokes a key. Its row stays: the log and the totals still name it.
     pub(crate) async fn revoke_key(&self, id: KeyId) -> Result<()> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             let seq = tx.next_seq().await?;
             tx.bury(id, seq).await?;
             let sql = "UPDATE keys SET deleted = TRUE, changed_seq = $2 WHERE id = $1 AND NOT deleted";

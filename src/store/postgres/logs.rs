@@ -1,5 +1,6 @@
 //! Reading log rows and sums back.
 
+use super::call::{QUERY, SURVEY};
 use super::usage::counts;
 use super::values::params;
 use super::{Param, Postgres};
@@ -20,7 +21,7 @@ pub(super) const COLUMNS: &str =
 impl Postgres {
     /// A page, and a row more when there is one.
     pub(crate) async fn logs(&self, select: LogSelect) -> Result<Vec<Placed>> {
-        self.query(move |tx| async move {
+        self.run(QUERY, move |tx| async move {
             let values: Vec<Param<'_>> = select.values.iter().map(param).collect();
             let read = |row: &Row| Ok((read(row)?, row.try_get::<_, i64>(30)?.cast_unsigned()));
             tx.rows(&select.sql(COLUMNS), &values).await?.iter().map(read).collect()
@@ -30,7 +31,7 @@ impl Postgres {
 
     /// Where a search for a text stopped looking, if rows are left.
     pub(crate) async fn log_scan_end(&self, select: LogSelect) -> Result<Option<LogCursor>> {
-        self.query(move |tx| async move {
+        self.run(QUERY, move |tx| async move {
             let values: Vec<Param<'_>> = select.values[..select.indexed_values].iter().map(param).collect();
             let Some(row) = tx.maybe(&select.scan_end_sql(), &values).await? else { return Ok(None) };
             let (time, seq): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
@@ -41,7 +42,7 @@ impl Postgres {
 
     /// Sums by group.
     pub(crate) async fn usage(&self, select: UsageSelect) -> Result<Vec<UsageRow>> {
-        self.query(move |tx| async move {
+        self.run(QUERY, move |tx| async move {
             let read = |row: &Row| {
                 let (key, account, model, day) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
                 select.row(key, account, model, day, counts(row, 4)?)
@@ -53,7 +54,7 @@ impl Postgres {
 
     /// Names of those keys and of all accounts.
     pub(crate) async fn names(&self, keys: Vec<KeyId>) -> Result<Names> {
-        self.query(move |tx| async move {
+        self.run(QUERY, move |tx| async move {
             let ids: Vec<i64> = keys.iter().map(|key| key.0.cast_signed()).collect();
             let mut names = Names::default();
             for row in tx.rows("SELECT id, name FROM keys WHERE id = ANY($1)", params![ids]).await? {
@@ -70,7 +71,7 @@ impl Postgres {
 
     /// The newest `limit` rows, newest first.
     pub(crate) async fn log_rows(&self, limit: u32) -> Result<Vec<LoggedRow>> {
-        self.query(move |tx| async move {
+        self.run(SURVEY, move |tx| async move {
             let sql = format!("SELECT {COLUMNS} FROM request_log ORDER BY time_ms DESC, seq DESC LIMIT {limit}");
             tx.rows(&sql, &[]).await?.iter().map(read).collect()
         })
@@ -79,7 +80,7 @@ impl Postgres {
 
     /// The row of one request.
     pub(crate) async fn log(&self, id: RequestId) -> Result<Option<LoggedRow>> {
-        self.query(move |tx| async move {
+        self.run(QUERY, move |tx| async move {
             let sql = format!("SELECT {COLUMNS} FROM request_log WHERE epoch = $1 AND n = $2 LIMIT 1");
             let row = tx.maybe(&sql, params![stored_epoch(id), id.n.cast_signed()]).await?;
             row.as_ref().map(read).transpose()

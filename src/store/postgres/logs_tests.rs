@@ -35,7 +35,7 @@ fn fill(url: &str) {
 async fn plan(store: &Store, select: &LogSelect, sql: String) -> String {
     let Engine::Postgres(engine) = &store.engine else { panic!("another engine") };
     let select = select.clone();
-    let rows = engine.query(move |tx| async move {
+    let rows = engine.run(QUERY, move |tx| async move {
         let values: Vec<Param<'_>> = select.values.iter().map(param).collect();
         tx.rows(&format!("EXPLAIN {sql}"), &values).await
     });

@@ -1,5 +1,6 @@
 //! Virtual models.
 
+use super::call::{QUERY, WRITE};
 use super::error::named;
 use super::values::params;
 use super::{Postgres, Tx};
@@ -15,7 +16,7 @@ const COLUMNS: &str = "id, name, strategy, sticky, enabled, position, targets";
 impl Postgres {
     /// Inserts a virtual model at the end, or replaces the one of its id.
     pub(crate) async fn put_virtual_model(&self, model: VirtualModel) -> Result<()> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             let seq = tx.next_seq().await?;
             let put = tx
                 .execute(
@@ -41,7 +42,7 @@ impl Postgres {
 
     /// All that are not removed, by position.
     pub(crate) async fn virtual_models(&self) -> Result<Vec<VirtualModelRow>> {
-        self.query(|tx| async move {
+        self.run(QUERY, |tx| async move {
             let sql = format!("SELECT {COLUMNS} FROM virtual_models WHERE NOT deleted ORDER BY position, id");
             tx.rows(&sql, &[]).await?.iter().map(read).collect()
         })
@@ -50,7 +51,7 @@ impl Postgres {
 
     /// Removes one.
     pub(crate) async fn remove_virtual_model(&self, id: VirtualModelId) -> Result<()> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             let seq = tx.next_seq().await?;
             let sql = "UPDATE virtual_models SET deleted = TRUE, changed_seq = $2 WHERE id = $1 AND NOT deleted";
             found(tx.execute(sql, params![id.0.cast_signed(), seq]).await?, || format!("virtual model {id}"))
@@ -60,7 +61,7 @@ impl Postgres {
 
     /// Switches one on or off.
     pub(crate) async fn enable_virtual_model(&self, id: VirtualModelId, enabled: bool) -> Result<()> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             let seq = tx.next_seq().await?;
             let sql = "UPDATE virtual_models SET enabled = $2, changed_seq = $3 WHERE id = $1 AND NOT deleted";
             let changed = tx.execute(sql, params![id.0.cast_signed(), enabled, seq]).await?;
@@ -71,7 +72,7 @@ impl Postgres {
 
     /// Puts those named first, in that order; the others follow as they were.
     pub(crate) async fn reorder_virtual_models(&self, ids: Vec<VirtualModelId>) -> Result<()> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             let seq = tx.next_seq().await?;
             let room = i64::try_from(ids.len()).unwrap_or(i64::MAX);
             tx.execute("UPDATE virtual_models SET position = position + $1", params![room]).await?;

@@ -1,6 +1,7 @@
 //! Management tokens: only their hashes.
 
 use super::Postgres;
+use super::call::{ADMIT, QUERY, WRITE};
 use super::error::named;
 use super::values::{params, whole};
 use crate::base::TokenId;
@@ -14,7 +15,7 @@ pub(super) const COLUMNS: &str = "id, name, scope, created_ms, expires_ms";
 impl Postgres {
     /// Inserts a token.
     pub(crate) async fn add_token(&self, token: TokenRow, hash: [u8; 32]) -> Result<()> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             let inserted = tx
                 .execute(
                     "INSERT INTO tokens (id, name, hash, scope, created_ms, expires_ms)
@@ -37,7 +38,7 @@ impl Postgres {
 
     /// All tokens, in the order they were made.
     pub(crate) async fn tokens(&self) -> Result<Vec<TokenRow>> {
-        self.query(|tx| async move {
+        self.run(QUERY, |tx| async move {
             let sql = format!("SELECT {COLUMNS} FROM tokens ORDER BY created_ms, id");
             tx.rows(&sql, &[]).await?.iter().map(read).collect()
         })
@@ -46,7 +47,7 @@ impl Postgres {
 
     /// The token of that hash.
     pub(crate) async fn token_by_hash(&self, hash: [u8; 32]) -> Result<Option<TokenRow>> {
-        self.watch(move |tx| async move {
+        self.run(ADMIT, move |tx| async move {
             let sql = format!("SELECT {COLUMNS} FROM tokens WHERE hash = $1");
             tx.maybe(&sql, params![&hash[..]]).await?.as_ref().map(read).transpose()
         })
@@ -55,7 +56,7 @@ impl Postgres {
 
     /// Removes a token.
     pub(crate) async fn revoke_token(&self, id: TokenId) -> Result<()> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             let gone = tx.execute("DELETE FROM tokens WHERE id = $1", params![id.0.cast_signed()]).await?;
             found(gone, || format!("token {id}"))
         })

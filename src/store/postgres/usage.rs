@@ -3,6 +3,7 @@
 //! Many instances append at once. Rows go first (nobody else's), totals last and in one order everywhere: so their locks
 //! are short and no two instances wait for each other in a circle.
 
+use super::call::{BULK, SURVEY};
 use super::error::no_partition;
 use super::migrate::PARTITION_LOCK;
 use super::values::{fit, params, whole};
@@ -26,12 +27,12 @@ impl Postgres {
         let days: BTreeSet<i64> = batch.rows.iter().map(|row| whole(row.time_ms) / DAY_MS).collect();
         self.partitions(&days).await?;
         let again = Arc::clone(&batch);
-        match self.write(|tx| async move { tx.append(&batch).await }).await {
+        match self.run(BULK, |tx| async move { tx.append(&batch).await }).await {
             Err(e) if no_partition(&e) => {
                 // Another instance's retention dropped what we believed to be there.
                 self.inner.days.lock().clear();
                 self.partitions(&days).await?;
-                self.write(|tx| async move { tx.append(&again).await }).await
+                self.run(BULK, |tx| async move { tx.append(&again).await }).await
             }
             done => done,
         }
@@ -47,14 +48,14 @@ impl Postgres {
             return Ok(());
         }
         let made = missing.clone();
-        self.write(|tx| async move { tx.partitions(&missing).await }).await?;
+        self.run(BULK, |tx| async move { tx.partitions(&missing).await }).await?;
         self.inner.days.lock().extend(made);
         Ok(())
     }
 
     /// What keys have spent; of those only that spent anything since, when a minute is given.
     pub(crate) async fn spent(&self, since_minute: Option<u32>) -> Result<Vec<(KeyId, i64)>> {
-        self.query(move |tx| async move {
+        self.run(SURVEY, move |tx| async move {
             let sums = "SELECT key_id, CAST(SUM(cost_nanos) AS BIGINT) FROM usage_days";
             let rows = match since_minute {
                 Some(minute) => {
@@ -71,7 +72,7 @@ impl Postgres {
 
     /// All totals, oldest first.
     pub(crate) async fn usage_totals(&self) -> Result<Vec<Total>> {
-        self.query(|tx| async move {
+        self.run(SURVEY, |tx| async move {
             let sql = "SELECT minute, key_id, account_id, model, requests, errors, prompt, completion, cache_read,
                        cache_write, reasoning, cost_nanos FROM usage ORDER BY minute, key_id, account_id, model";
             let read = |row: &Row| {
