@@ -5,7 +5,7 @@ use crate::support::client::Conn;
 use crate::support::postgres::Server;
 use crate::support::process::{Process, run_with};
 use crate::{MASTER, Times, get};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const TIMES: u64 = 40;
 
@@ -30,11 +30,10 @@ pub fn run(engine: &str, rows: u64, wait: bool) {
         rows::embedded(&dir.path().join("data/merido.db"), rows, end);
     }
     println!("\n{engine}: {rows} log rows of {DAYS} days, made in {:.0} s", start.elapsed().as_secs_f64());
-    if let Some(server) = &server {
+    if server.is_some() {
         let size = "SELECT pg_size_pretty(pg_database_size(current_database())) || ', usage rows: ' ||
                     (SELECT count(*) FROM usage) || ', by day: ' || (SELECT count(*) FROM usage_days)";
         println!("{:?}", crate::support::postgres::run_sql(&url, size).unwrap());
-        let _ = server;
     }
     if wait {
         println!("waiting for a line on stdin");
@@ -72,6 +71,8 @@ fn ask(gateway: &Process, rows: u64, end: i64) {
         let n = (n * 7_919 * 1_013) % rows / 100 * 100 + 1;
         merido::base::RequestId { epoch: EPOCH, n }.to_string()
     };
+    let traces: Vec<String> =
+        (0..20).flat_map(|n| traces(gateway, &format!("/api/logs?cursor={}", cursor(n)))).collect();
     time("newest", &|_| "/api/logs".to_owned());
     time("newest, 1,000 rows", &|_| "/api/logs?limit=1000".to_owned());
     time("deep cursor", &|n| format!("/api/logs?cursor={}", cursor(n)));
@@ -92,15 +93,25 @@ fn ask(gateway: &Process, rows: u64, end: i64) {
     time("an hour", &|n| format!("/api/logs?since={}&until={}", deep(n), deep(n) + 3_600_000));
     time("by internal request id", &|n| format!("/api/logs?q={}", id(n)));
     time("one request", &|n| format!("/api/logs/{}", id(n)));
-    time("by client's request id", &|n| format!("/api/logs?q=trace-{}", (n * 7_919 * 1_013) % rows + 1));
+    time("by client's request id", &|n| format!("/api/logs?q={}", traces[(n % traces.len() as u64) as usize]));
     time("text that many hold", &|_| "/api/logs?q=overloaded".to_owned());
-    time("text that nobody wrote (50,000 rows looked at)", &|_| "/api/logs?q=nobody+wrote+this".to_owned());
-    time("the same of a busy key", &|n| format!("/api/logs?q=nobody+wrote+this&key_id={}", busy(n)));
+    time("text that nobody wrote (50,000 rows)", &|_| "/api/logs?q=nobody+wrote+this".to_owned());
+    time("the same of a busy key (10,000 rows)", &|n| format!("/api/logs?q=nobody+wrote+this&key_id={}", busy(n)));
     for by in ["key", "model", "provider", "account", "day", "key,model"] {
-        time(&format!("30 days' usage by {by}"), &|_| format!("/api/usage?by={by}"));
+        time(&format!("30 days to this minute by {by}"), &|_| format!("/api/usage?by={by}"));
     }
     let month = format!("since={}&until={end}", end - 30 * DAY_MS);
-    time("30 whole days' usage by key", &|_| format!("/api/usage?by=key&{month}"));
+    time("30 whole days by key", &|_| format!("/api/usage?by=key&{month}"));
+    let (noon, month) = (DAY_MS / 2, 30 * DAY_MS);
+    time("30 days from noon to noon by key (worst)", &|_| {
+        format!("/api/usage?by=key&since={}&until={}", end - DAY_MS - month + noon, end - DAY_MS + noon)
+    });
     time("one hour's usage by key", &|n| format!("/api/usage?by=key&since={}&until={}", deep(n), deep(n) + 3_600_000));
-    let _ = Duration::ZERO;
+}
+
+/// Clients' ids that a page of the log holds.
+fn traces(gateway: &Process, path: &str) -> Vec<String> {
+    let page = gateway.get(path).json();
+    let ids = page["logs"].as_array().unwrap().iter().filter_map(|row| row["client_request_id"].as_str());
+    ids.take(3).map(str::to_owned).collect()
 }

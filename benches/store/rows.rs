@@ -39,11 +39,22 @@ const SUMS: &str =
     "count(*), CAST(sum(CASE WHEN status >= 400 THEN 1 ELSE 0 END) AS BIGINT), CAST(sum(prompt) AS BIGINT),
     CAST(sum(completion) AS BIGINT), 0, 0, 0, CAST(sum(cost_nanos) AS BIGINT)";
 
-fn totals(table: &str, span_ms: i64, source: &str) -> String {
-    format!(
-        "INSERT INTO {table} SELECT time_ms / {span_ms}, key_id, account_id, model, {SUMS} FROM {source}
-         GROUP BY time_ms / {span_ms}, key_id, account_id, model"
-    )
+/// Each table of totals, from the rows of `source`.
+fn totals(source: &str) -> String {
+    let tables = [
+        ("usage", 60_000, "key_id, account_id, model"),
+        ("usage_days", DAY_MS, "key_id, account_id, model"),
+        ("usage_key_days", DAY_MS, "key_id"),
+        ("usage_model_days", DAY_MS, "account_id, model"),
+    ];
+    let each = tables.map(|(table, span_ms, by)| {
+        // In the order of time, as they come.
+        format!(
+            "INSERT INTO {table} SELECT time_ms / {span_ms}, {by}, {SUMS} FROM {source}
+             GROUP BY time_ms / {span_ms}, {by} ORDER BY 1"
+        )
+    });
+    each.join("; ")
 }
 
 /// Fills the database at `url`, the last day ending at `end_ms` (a multiple of a day).
@@ -65,14 +76,13 @@ pub fn postgres(url: &str, rows: u64, end_ms: i64) {
                floor(random() * 10000)::bigint AS c FROM generate_series(1::bigint, {each}) i OFFSET 0) made;
              ALTER TABLE request_log ATTACH PARTITION {name} FOR VALUES FROM ({from}) TO ({});
              INSERT INTO log_sizes SELECT {from} / {DAY_MS}, 0, count(*), sum(size) FROM {name};
-             {}; {}",
+             {}",
             from + DAY_MS,
-            totals("usage", 60_000, &name),
-            totals("usage_days", DAY_MS, &name)
+            totals(&name)
         );
         run_sql(url, &sql).unwrap();
     }
-    for table in ["request_log", "usage", "usage_days", "keys"] {
+    for table in ["request_log", "usage", "usage_days", "usage_key_days", "usage_model_days", "keys"] {
         run_sql(url, &format!("VACUUM ANALYZE {table}")).unwrap();
     }
 }
@@ -105,8 +115,7 @@ pub fn embedded(file: &Path, rows: u64, end_ms: i64) {
         );
         raw.execute_batch(&sql).unwrap();
         let source = format!("(SELECT * FROM request_log WHERE seq > {})", day * each);
-        raw.execute_batch(&totals("usage", 60_000, &source)).unwrap();
-        raw.execute_batch(&totals("usage_days", DAY_MS, &source)).unwrap();
+        raw.execute_batch(&totals(&source)).unwrap();
     }
     for (_, sql) in &indexes {
         raw.execute_batch(sql).unwrap();

@@ -1,7 +1,7 @@
 //! What can be asked of the log and of the totals, the same for every engine: filters, cursors, pages, groups.
 //!
 //! The conditions are spelled here once and handed to an engine as text with numbered places and the values for them;
-//! no value ever stands in the text. Each page is bounded: a search for a text looks at [`SCAN`] rows a call at most and
+//! no value ever stands in the text. Each page is bounded: a search for a text looks at [`SCAN`] rows a call at most (fewer where they lie apart) and
 //! answers with the cursor to go on from, so that no question of a dashboard can hold a store up.
 
 use super::rows::LoggedRow;
@@ -15,6 +15,8 @@ use std::str::FromStr;
 pub const MAX_PAGE: u32 = 1_000;
 /// Rows a search for a text looks at in one call.
 pub const SCAN: u32 = 50_000;
+/// The same where a filter picks the rows: they lie apart, and each costs a page of its own.
+const SCAN_APART: u32 = 10_000;
 
 /// Which log rows. Empty: all. What is set must all hold.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -86,11 +88,13 @@ pub(super) struct Spelling {
 pub(super) struct LogSelect {
     /// `WHERE …` that indexes serve, or nothing.
     pub(super) indexed: String,
-    /// `WHERE …` for what those found, at most [`SCAN`] rows of it; or nothing.
+    /// `WHERE …` for what those found, at most `scan` rows of it; or nothing.
     pub(super) search: String,
     pub(super) values: Vec<Value>,
     /// How many of `values` stand in `indexed`.
     pub(super) indexed_values: usize,
+    /// Rows a search looks at.
+    pub(super) scan: u32,
     /// Rows wanted, and one more to know whether there are more.
     pub(super) limit: u32,
 }
@@ -210,8 +214,10 @@ impl LogSelect {
             indexed.and(&format!("(time_ms, seq) < ({time}, {seq})"));
         }
         let limit = limit + 1;
+        let apart = filter.key_id.is_some() || model.is_some() || provider.is_some() || filter.status.is_some();
+        let scan = if apart && exact.is_none() { SCAN_APART } else { SCAN };
         if let Some((found, indexed_values)) = exact {
-            return Self { indexed: found, search: indexed.text, values: indexed.values, indexed_values, limit };
+            return Self { indexed: found, search: indexed.text, values: indexed.values, indexed_values, scan, limit };
         }
         let indexed_values = indexed.values.len();
         let mut words = String::new();
@@ -222,7 +228,7 @@ impl LogSelect {
             let each: Vec<_> = columns.iter().map(|column| format!("{column} {like} {place} ESCAPE '\\'")).collect();
             words = format!("WHERE {}", each.join(" OR "));
         }
-        Self { indexed: indexed.text, search: words, values: indexed.values, indexed_values, limit }
+        Self { indexed: indexed.text, search: words, values: indexed.values, indexed_values, scan, limit }
     }
 
     /// As it is asked for a page: first, and going on.
@@ -238,12 +244,12 @@ impl LogSelect {
     /// The whole statement for `columns` of the log.
     pub(super) fn sql(&self, columns: &str) -> String {
         let order = "ORDER BY time_ms DESC, seq DESC";
-        let Self { indexed, search, limit, .. } = self;
+        let Self { indexed, search, scan, limit, .. } = self;
         if search.is_empty() {
             format!("SELECT {columns}, seq FROM request_log {indexed} {order} LIMIT {limit}")
         } else {
             format!(
-                "SELECT {columns}, seq FROM (SELECT * FROM request_log {indexed} {order} LIMIT {SCAN}) AS looked_at \
+                "SELECT {columns}, seq FROM (SELECT * FROM request_log {indexed} {order} LIMIT {scan}) AS looked_at \
                  {search} {order} LIMIT {limit}"
             )
         }
@@ -254,7 +260,7 @@ impl LogSelect {
         format!(
             "SELECT time_ms, seq FROM request_log {} ORDER BY time_ms DESC, seq DESC LIMIT 1 OFFSET {}",
             self.indexed,
-            SCAN - 1
+            self.scan - 1
         )
     }
 }

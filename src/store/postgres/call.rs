@@ -44,13 +44,14 @@ macro_rules! begin {
     };
     (read, $statement:literal) => {
         concat!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = ",
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL jit = off; SET LOCAL statement_timeout = ",
             $statement,
             "; SET LOCAL idle_in_transaction_session_timeout = 20000"
         )
     };
 }
 
+// `jit`: compiling a question costs more than any of ours takes.
 const WRITES: usize = 0;
 const QUERIES: usize = 1;
 const WATCH: usize = 2;

@@ -5,7 +5,8 @@ use super::error::named;
 use super::values::{params, whole};
 use super::{Postgres, Tx};
 use crate::base::{AccountId, Clock};
-use crate::store::decode::{default_label, found, provider, provider_usable};
+use crate::store::columns::{self, Columns as _};
+use crate::store::decode::{default_label, found, provider_usable};
 use crate::store::engine::{RawChanges, WINDOW};
 use crate::store::error::{Result, StoreError};
 use crate::store::rows::{AccountInfo, CustomProvider, SealedAccount, auth_name};
@@ -76,9 +77,8 @@ impl Postgres {
     /// All that are not removed, in the order they were made.
     pub(crate) async fn accounts(&self) -> Result<Vec<AccountInfo>> {
         self.run(QUERY, |tx| async move {
-            let sql = "SELECT id, provider, label, base_url, weight, created_ms FROM accounts WHERE NOT deleted
-                       ORDER BY created_ms, id";
-            tx.rows(sql, &[]).await?.iter().map(account_info).collect()
+            let sql = format!("SELECT {} FROM accounts WHERE NOT deleted ORDER BY created_ms, id", columns::ACCOUNT);
+            tx.rows(&sql, &[]).await?.iter().map(columns::account).collect()
         })
         .await
     }
@@ -145,24 +145,24 @@ impl Tx {
     }
 
     async fn providers_after(&self, seq: i64, up_to: i64) -> Result<Vec<CustomProvider>> {
-        let sql = "SELECT name, dialect, auth, http2, base_url FROM providers
-                   WHERE changed_seq > $1 AND changed_seq <= $2 ORDER BY changed_seq";
-        let read = |row: &Row| {
-            let (dialect, auth): (String, String) = (row.try_get(1)?, row.try_get(2)?);
-            provider(row.try_get(0)?, &dialect, &auth, row.try_get(3)?, row.try_get(4)?)
-        };
-        self.rows(sql, params![seq, up_to]).await?.iter().map(read).collect()
+        let sql = format!(
+            "SELECT {} FROM providers WHERE changed_seq > $1 AND changed_seq <= $2 ORDER BY changed_seq",
+            columns::PROVIDER
+        );
+        self.rows(&sql, params![seq, up_to]).await?.iter().map(columns::provider).collect()
     }
 
     async fn accounts_after(&self, seq: i64, up_to: i64) -> Result<Vec<(AccountId, Option<SealedAccount>)>> {
-        let sql = "SELECT id, provider, label, base_url, weight, created_ms, secret, deleted FROM accounts
-                   WHERE changed_seq > $1 AND changed_seq <= $2 ORDER BY changed_seq";
+        let sql = format!(
+            "SELECT {}, secret, deleted FROM accounts WHERE changed_seq > $1 AND changed_seq <= $2
+             ORDER BY changed_seq",
+            columns::ACCOUNT
+        );
         let read = |row: &Row| {
-            let info = account_info(row)?;
-            let (sealed, gone): (Vec<u8>, bool) = (row.try_get(6)?, row.try_get(7)?);
-            Ok((info.id, (!gone).then_some(SealedAccount { info, sealed })))
+            let (info, sealed) = (columns::account(row)?, row.bytes(6)?);
+            Ok((info.id, (!row.flag(7)?).then_some(SealedAccount { info, sealed })))
         };
-        self.rows(sql, params![seq, up_to]).await?.iter().map(read).collect()
+        self.rows(&sql, params![seq, up_to]).await?.iter().map(read).collect()
     }
 
     async fn free_label(&self, provider: &str) -> Result<String> {
@@ -174,16 +174,4 @@ impl Tx {
         let free = (1..=u32::MAX).map(default_label).find(|label| !taken.contains(label));
         free.ok_or_else(|| StoreError::invalid("label", "every default label is taken"))
     }
-}
-
-fn account_info(row: &Row) -> Result<AccountInfo> {
-    let weight: i64 = row.try_get(4)?;
-    Ok(AccountInfo {
-        id: AccountId(row.try_get::<_, i64>(0)?.cast_unsigned()),
-        provider: row.try_get(1)?,
-        label: row.try_get(2)?,
-        base_url: row.try_get(3)?,
-        weight: weight as u32,
-        created_ms: row.try_get::<_, i64>(5)?.cast_unsigned(),
-    })
 }

@@ -11,7 +11,7 @@ use crate::store::migrations::{Step, due, steps};
 use std::sync::Arc;
 use std::time::Duration;
 
-const STEPS: &[Step] = steps!("postgres": "0001_init", "0002_audit", "0003_client_ids");
+const STEPS: &[Step] = steps!("postgres": "0001_init", "0002_audit", "0003_client_ids", "0004_day_sums");
 
 /// "merido" and a number of ours: other programs may use advisory locks in the same database.
 pub(super) const MIGRATION_LOCK: i64 = 0x6d65_7269_646f_0001;

@@ -6,12 +6,11 @@ use super::values::params;
 use super::{Postgres, Tx};
 use crate::base::VirtualModelId;
 use crate::state::catalog::VirtualModel;
-use crate::store::decode::{found, targets_json, virtual_model};
+use crate::store::columns::{self, Columns as _, MODEL};
+use crate::store::decode::{found, targets_json};
 use crate::store::error::Result;
 use crate::store::rows::VirtualModelRow;
 use tokio_postgres::Row;
-
-const COLUMNS: &str = "id, name, strategy, sticky, enabled, position, targets";
 
 impl Postgres {
     /// Inserts a virtual model at the end, or replaces the one of its id.
@@ -43,8 +42,8 @@ impl Postgres {
     /// All that are not removed, by position.
     pub(crate) async fn virtual_models(&self) -> Result<Vec<VirtualModelRow>> {
         self.run(QUERY, |tx| async move {
-            let sql = format!("SELECT {COLUMNS} FROM virtual_models WHERE NOT deleted ORDER BY position, id");
-            tx.rows(&sql, &[]).await?.iter().map(read).collect()
+            let sql = format!("SELECT {MODEL} FROM virtual_models WHERE NOT deleted ORDER BY position, id");
+            tx.rows(&sql, &[]).await?.iter().map(columns::model).collect()
         })
         .await
     }
@@ -91,20 +90,10 @@ impl Tx {
     /// Virtual models changed in (`seq`, `up_to`].
     pub(super) async fn models_after(&self, seq: i64, up_to: i64) -> Result<Vec<(u64, Option<VirtualModelRow>)>> {
         let sql = format!(
-            "SELECT {COLUMNS}, deleted FROM virtual_models WHERE changed_seq > $1 AND changed_seq <= $2
+            "SELECT {MODEL}, deleted FROM virtual_models WHERE changed_seq > $1 AND changed_seq <= $2
              ORDER BY changed_seq"
         );
-        let read_one = |row: &Row| {
-            let (id, gone): (i64, bool) = (row.try_get(0)?, row.try_get(7)?);
-            Ok((id.cast_unsigned(), if gone { None } else { Some(read(row)?) }))
-        };
+        let read_one = |row: &Row| Ok((row.count(0)?, if row.flag(7)? { None } else { Some(columns::model(row)?) }));
         self.rows(&sql, params![seq, up_to]).await?.iter().map(read_one).collect()
     }
-}
-
-fn read(row: &Row) -> Result<VirtualModelRow> {
-    let number = |at| row.try_get::<_, i64>(at);
-    let (of, targets): (_, String) = ((row.try_get(1)?, row.try_get(2)?), row.try_get(6)?);
-    let (sticky, position) = (number(3)? as u32, number(5)? as u32);
-    virtual_model(number(0)?.cast_unsigned(), of, sticky, &targets, row.try_get(4)?, position)
 }

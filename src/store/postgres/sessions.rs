@@ -3,9 +3,9 @@
 //! The list of ended ones is bounded: when it is full the epoch rises instead, which ends them all.
 
 use super::call::{ADMIT, WRITE};
-use super::tokens::{self, COLUMNS};
 use super::values::{params, whole};
 use super::{Postgres, Tx};
+use crate::store::columns::{self, TOKEN};
 use crate::store::decode::key_hash;
 use crate::store::engine::ENDED_AT_MOST;
 use crate::store::error::Result;
@@ -21,8 +21,8 @@ impl Postgres {
                 ended.push(row.try_get::<_, i64>(0)?.cast_unsigned());
             }
             let mut all = Vec::new();
-            for row in tx.rows(&format!("SELECT {COLUMNS}, hash FROM tokens"), &[]).await? {
-                all.push((key_hash(row.try_get("hash")?)?, tokens::read(&row)?));
+            for row in tx.rows(&format!("SELECT {TOKEN}, hash FROM tokens"), &[]).await? {
+                all.push((key_hash(row.try_get("hash")?)?, columns::token(&row)?));
             }
             Ok(Admissions { session_epoch: epoch.cast_unsigned(), ended, tokens: all })
         })

@@ -38,7 +38,7 @@ fn a_database_killed_under_load_fails_no_request_and_loses_no_row() {
     });
     load.more(300);
     let outcome = load.stop();
-    println!("{outcome:?}");
+    println!("{outcome}");
     assert_eq!(outcome.failed, 0, "no request failed");
     assert!(gateway.metric("merido_log_rows_spilled_total") > 0.0, "it went through the spill");
     assert_eq!(gateway.metric("merido_log_rows_dropped_total"), 0.0);
@@ -69,7 +69,7 @@ fn an_instance_killed_under_load_loses_one_batch_at_most() {
     assert!(gateway.stop().success());
     let (rows, requests) = cluster.counted();
     let lost = asked - rows as u64;
-    println!("{outcome:?}: the provider saw {asked}, {rows} were stored, {lost} lost");
+    println!("{outcome}: the provider saw {asked}, {rows} were stored, {lost} lost");
     assert!(lost <= BATCH + CONNECTIONS, "{lost} of {asked} lost: more than a batch and what was in flight");
     assert!(requests.abs_diff(rows as u64) <= CONNECTIONS, "{requests} counted, {rows} rows");
     assert!(asked.abs_diff(outcome.done) <= CONNECTIONS, "the provider saw {asked}, {outcome:?}");

@@ -35,6 +35,13 @@ pub struct Outcome {
     pub rate: u64,
 }
 
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { done, failed, rate } = self;
+        write!(f, "{done} answered, {failed} not, {rate} a second")
+    }
+}
+
 impl Load {
     /// Chats with `addr`, no two alike, `rate` a second at most: what is late is not made up for.
     pub fn start(addr: SocketAddr, head: &str, rate: u64) -> Self {
@@ -81,7 +88,7 @@ fn run(shared: &Shared, mut conn: Conn, head: &str, thread: u64, rate: u64) {
             return;
         }
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
-        next = next.max(Instant::now() - pause) + pause;
+        next = Instant::now().max(next + pause);
         let content = format!("{thread} {n}");
         let body =
             serde_json::json!({"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": content}]});
