@@ -247,8 +247,18 @@ metrics! {
     log_rows_spilled: Counter = "merido_log_rows_spilled_total";
     /// Store transactions that failed.
     store_errors: Counter = "merido_store_errors_total";
-    /// Store calls made while answering a data-plane request: stays 0.
-    store_calls_on_hot_path: Counter = "merido_store_calls_on_hot_path_total";
+    /// Calls of the store by kind; none is made for a request, whose usage is appended in batches.
+    store_appends: Counter = "merido_store_calls_total" {"op=\"append\""};
+    /// Calls of the store by kind; none is made for a request, whose usage is appended in batches.
+    store_looks: Counter = "merido_store_calls_total" {"op=\"look\""};
+    /// Calls of the store by kind; none is made for a request, whose usage is appended in batches.
+    store_spent: Counter = "merido_store_calls_total" {"op=\"spent\""};
+    /// Calls of the store by kind; none is made for a request, whose usage is appended in batches.
+    store_prunes: Counter = "merido_store_calls_total" {"op=\"prune\""};
+    /// Calls of the store by kind; none is made for a request, whose usage is appended in batches.
+    store_reads: Counter = "merido_store_calls_total" {"op=\"read\""};
+    /// Calls of the store by kind; none is made for a request, whose usage is appended in batches.
+    store_writes: Counter = "merido_store_calls_total" {"op=\"write\""};
     /// Times the catalog was built and published.
     catalog_builds: Counter = "merido_catalog_builds_total";
     /// Live events dropped because their ring was overtaken or full.

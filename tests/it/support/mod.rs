@@ -2,8 +2,10 @@
 
 pub mod client;
 pub mod cut;
+pub mod deaf;
 pub mod dialects;
 pub mod gateway;
+pub mod load;
 pub mod postgres;
 pub mod process;
 pub mod provider;
