@@ -5,14 +5,15 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::thread::scope;
 use std::time::Duration;
 
+use crate::child::{self, Child, free_port, get, status};
 use crate::clock;
-use crate::compare::child::{self, Child, free_port, get, status};
-use crate::compare::merido::{bare, key_from};
-use crate::generate::{Load, Outcome, Stop};
+use crate::generate::{Load, Outcome, Requests, Stop};
 use crate::mock::Ready;
+use crate::peers::merido::{bare, key_from};
 use crate::request::Shape;
 
 /// How long a state of Redis may take to be said: more, and something is broken.
@@ -76,12 +77,11 @@ impl Pair {
                         stream: false,
                         include_usage: false,
                         body_bytes: 930,
+                        headers: &[],
                     };
                     let load = Load {
-                        target: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-                        request: shape.wire(),
-                        ending: shape.ending(),
-                        stamped: false,
+                        targets: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))],
+                        requests: Arc::new(Requests::one(shape.form("", false))),
                         connections,
                         threads: 1,
                         rate: Some(rate / self.instances.len() as f64),
@@ -89,6 +89,7 @@ impl Pair {
                         most: u64::MAX,
                         abort: 0.0,
                         stop: stop.clone(),
+                        begun: Arc::default(),
                     };
                     threads.spawn(move || load.run())
                 })

@@ -3,52 +3,98 @@
 //! Must never touch a store but its own: every call gets `MERIDO_DATA_DIR`, and settings of the caller's environment
 //! (`MERIDO_*`, provider keys, database and Redis addresses) are taken away. A command that fails shows what it wrote.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::child::{self, Child, free_port, status};
-use super::nginx::Upstream;
-use super::scenario::Switches;
-use crate::clock;
+use serde_json::{Value, json};
 
-/// A running merido and what a request to it needs.
-#[derive(Debug)]
-pub(crate) struct Merido {
-    pub(crate) child: Child,
-    pub(crate) port: u16,
-    pub(crate) key: String,
-    pub(crate) model: String,
-    /// From the start of the process to its first `200` on `/readyz`.
-    pub(crate) started_in: Duration,
-    _redis: Option<Child>,
-}
+use super::{Peer, Redis, Upstream, api};
+use crate::child::{self, Child, free_port, status};
+use crate::clock;
+use crate::scenario::Switches;
 
 const PROVIDER_MODEL: &str = "openai/gpt-4o-mini";
 
-impl Merido {
-    pub(crate) fn start(
-        binary: &Path,
-        upstream: &Upstream<'_>,
-        switches: &Switches,
-        dir: &Path,
-    ) -> Result<Self, String> {
-        let dir = dir.join("merido");
-        std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-        let port = free_port()?;
-        let redis = if switches.redis { Some(start_redis(&dir)?) } else { None };
-        let call = Call { binary, dir: &dir, port, upstream, switches, redis: redis.as_ref().map(|(_, port)| *port) };
-        for arguments in set_up(upstream, switches) {
-            child::output("merido", call.command().args(&arguments))?;
-        }
-        let key = key_from(&child::output("merido", call.command().args(key_arguments(switches)))?)?;
-        let begun = clock::now();
-        let mut child = Child::start("merido", call.command().arg("start"), &dir)?;
-        child.wait("200 on /readyz", |_| status(port, "/readyz").filter(|status| *status == 200))?;
-        let started_in = clock::now() - begun;
-        let model = if switches.strategy.is_empty() { PROVIDER_MODEL } else { "fast" }.to_owned();
-        Ok(Self { child, port, key, model, started_in, _redis: redis.map(|(child, _)| child) })
+/// Starts as many instances as the basis has, one after the other, on one store.
+pub(crate) fn start(
+    name: &str,
+    binary: &Path,
+    upstream: &Upstream<'_>,
+    switches: &Switches,
+    dir: &Path,
+) -> Result<Peer, String> {
+    let dir = dir.join("merido");
+    std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    let redis = if switches.redis { Some(Redis::start(&dir)?) } else { None };
+    let call = Call { binary, dir: &dir, upstream, switches, redis: redis.as_ref().map(|redis| redis.port) };
+    for arguments in set_up(upstream, switches) {
+        child::output("merido", call.command(0).args(&arguments))?;
     }
+    let mut keys = vec![key_from(&child::output("merido", call.command(0).args(key_arguments(switches)))?)?];
+    let (mut children, mut ports, mut started_in) = (Vec::new(), Vec::new(), Vec::new());
+    for instance in 1..=switches.instances {
+        let port = free_port()?;
+        let begun = clock::now();
+        let mut child = Child::start(&format!("merido-{instance}"), call.command(port).arg("start"), &dir)?;
+        child.wait("200 on /readyz", |_| status(port, "/readyz").filter(|status| *status == 200))?;
+        started_in.push(clock::now() - begun);
+        if instance == 1 {
+            keys.extend(fill(port, upstream, switches)?);
+        }
+        children.push(child);
+        ports.push(port);
+    }
+    wait_for_keys(&ports, keys.last().map(String::as_str).unwrap_or_default())?;
+    let model = if switches.strategy.is_empty() { PROVIDER_MODEL } else { "fast" }.to_owned();
+    Ok(Peer {
+        name: name.to_owned(),
+        version: version(binary)?,
+        ports,
+        keys,
+        model,
+        headers: Vec::new(),
+        children,
+        started_in: started_in.into_iter().min(),
+        redis,
+    })
+}
+
+/// What the basis wants beside the few things the command line made. Answers with the keys.
+fn fill(port: u16, upstream: &Upstream<'_>, switches: &Switches) -> Result<Vec<String>, String> {
+    let url = base_url(upstream);
+    api::post_many(
+        port,
+        "/api/accounts",
+        switches.more_accounts,
+        |n| json!({"provider": "openai", "api_key": format!("mock-{n}"), "label": format!("more-{n}"), "base_url": url}),
+    )?;
+    api::post_many(port, "/api/virtual-models", switches.more_models, |n| {
+        let targets = [json!({"model": PROVIDER_MODEL, "account": "a"}), json!({"model": PROVIDER_MODEL})];
+        json!({"name": format!("model-{n}"), "strategy": "load_balance", "targets": targets})
+    })?;
+    let limit = |limit: u64| (limit > 0).then_some(limit);
+    let made = api::post_many(
+        port,
+        "/api/keys",
+        switches.more_keys,
+        |n| json!({"name": format!("load-{n}"), "rpm": limit(switches.rpm), "tpm": limit(switches.tpm)}),
+    )?;
+    let key = |made: &Value| made["key"].as_str().map(str::to_owned).ok_or_else(|| format!("no key in {made}"));
+    made.iter().map(key).collect()
+}
+
+/// Waits until every instance knows the key made last.
+fn wait_for_keys(ports: &[u16], key: &str) -> Result<(), String> {
+    let begun = clock::now();
+    let known = |port: u16| child::get_as(port, "/v1/models", key).is_some_and(|(status, _)| status == 200);
+    while !ports.iter().all(|port| known(*port)) {
+        if clock::now() - begun > Duration::from_secs(15) {
+            return Err("merido does not know its keys after 15 s".to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 /// The line `merido --version` prints.
@@ -70,20 +116,20 @@ pub(crate) fn bare(binary: &Path) -> Command {
 
 struct Call<'a> {
     binary: &'a Path,
-    dir: &'a PathBuf,
-    port: u16,
+    dir: &'a Path,
     upstream: &'a Upstream<'a>,
     switches: &'a Switches,
     redis: Option<u16>,
 }
 
 impl Call<'_> {
-    fn command(&self) -> Command {
+    /// Port 0 is for commands, which listen nowhere.
+    fn command(&self, port: u16) -> Command {
         let mut command = bare(self.binary);
         command
             .env("MERIDO_DATA_DIR", self.dir)
             .env("MERIDO_HOST", "127.0.0.1")
-            .env("MERIDO_PORT", self.port.to_string())
+            .env("MERIDO_PORT", port.to_string())
             .env("MERIDO_REQUIRE_API_KEY", "true");
         if let Some(ca) = self.upstream.ca {
             command.env("MERIDO_UPSTREAM_CA", ca);
@@ -96,15 +142,19 @@ impl Call<'_> {
     }
 }
 
+fn base_url(upstream: &Upstream<'_>) -> String {
+    let scheme = if upstream.ca.is_some() { "https" } else { "http" };
+    format!("{scheme}://127.0.0.1:{}/v1", upstream.port)
+}
+
 /// Accounts and the virtual model, as command lines.
 fn set_up(upstream: &Upstream<'_>, switches: &Switches) -> Vec<Vec<String>> {
     let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-    let scheme = if upstream.ca.is_some() { "https" } else { "http" };
+    let base = base_url(upstream);
     let labels: Vec<char> = ('a'..='z').take(switches.accounts).collect();
     let mut calls: Vec<Vec<String>> = labels
         .iter()
         .map(|label| {
-            let base = format!("{scheme}://127.0.0.1:{}/v1", upstream.port);
             words(&format!("providers add --provider openai --api-key mock-{label} --base-url {base} --label {label}"))
         })
         .collect();
@@ -133,23 +183,13 @@ pub(crate) fn key_from(text: &str) -> Result<String, String> {
     key.map(str::to_owned).ok_or_else(|| format!("`merido keys create --json` printed no key: {text:?}"))
 }
 
-fn start_redis(dir: &Path) -> Result<(Child, u16), String> {
-    let port = free_port()?;
-    let mut command = Command::new("redis-server");
-    command
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
-        .arg(dir);
-    let mut child = Child::start("redis-server", &mut command, dir)?;
-    child.wait("open port", |_| std::net::TcpStream::connect(("127.0.0.1", port)).ok())?;
-    Ok((child, port))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn switches(strategy: &str) -> Switches {
-        Switches { rpm: 5, tpm: 0, accounts: 2, strategy: strategy.to_owned(), redis: false, env: [].into() }
+        let text = format!("rpm = 5\ntpm = 0\naccounts = 2\nstrategy = \"{strategy}\"");
+        toml::from_str(&text).unwrap()
     }
 
     #[test]

@@ -6,50 +6,21 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::child::{Child, free_port, status};
-use super::scenario::NginxTable;
+use super::{Peer, Site, Upstream};
+use crate::child::{Child, free_port, status};
+use crate::scenario::NginxTable;
 
-/// Where nginx forwards to.
-#[derive(Debug, Clone)]
-pub(crate) struct Upstream<'a> {
-    pub(crate) port: u16,
-    /// Authority to trust; `None` is plain HTTP.
-    pub(crate) ca: Option<&'a Path>,
-}
-
-/// A running nginx.
-#[derive(Debug)]
-pub(crate) struct Nginx {
-    pub(crate) child: Child,
-    pub(crate) port: u16,
-}
-
-impl Nginx {
-    pub(crate) fn start(
-        binary: &Path,
-        upstream: &Upstream<'_>,
-        table: &NginxTable,
-        cores: usize,
-        dir: &Path,
-    ) -> Result<Self, String> {
-        let dir = dir.join("nginx");
-        std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-        let port = free_port()?;
-        let file = dir.join("nginx.conf");
-        let text = config(port, upstream, table, cores, &dir, is_root());
-        std::fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
-        let mut command = Command::new(binary);
-        command.arg("-p").arg(&dir).arg("-c").arg(&file).arg("-e").arg(dir.join("error.log"));
-        let mut child = Child::start("nginx", &mut command, &dir)?;
-        child.wait("answer on its port", |_| status(port, "/__mock/stats").filter(|status| *status == 200))?;
-        Ok(Self { child, port })
-    }
-}
-
-/// The first line `nginx -v` prints.
-pub(crate) fn version(binary: &Path) -> String {
-    let said = Command::new(binary).arg("-v").output();
-    said.map_or_else(|_| "nginx (absent)".to_owned(), |said| String::from_utf8_lossy(&said.stderr).trim().to_owned())
+pub(super) fn start(binary: &Path, site: &Site<'_>) -> Result<Peer, String> {
+    let dir = site.room("nginx")?;
+    let port = free_port()?;
+    let file = dir.join("nginx.conf");
+    let text = config(port, &site.upstream, site.nginx, site.cores, &dir, is_root());
+    std::fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+    let mut command = Command::new(binary);
+    command.arg("-p").arg(&dir).arg("-c").arg(&file).arg("-e").arg(dir.join("error.log"));
+    let mut child = Child::start("nginx", &mut command, &dir)?;
+    child.wait("answer on its port", |_| status(port, "/__mock/stats").filter(|status| *status == 200))?;
+    Ok(Peer::plain("nginx", super::version(binary, &["-v"]), port, child))
 }
 
 fn is_root() -> bool {
@@ -76,14 +47,17 @@ fn config(port: u16, upstream: &Upstream<'_>, table: &NginxTable, cores: usize, 
     let to = upstream.port;
     format!(
         "{user}worker_processes {cores};
+worker_rlimit_nofile 100000;
 daemon off; # in the foreground, so that its pid is the one we started
 pid {dir}/nginx.pid;
 error_log {dir}/error.log warn;
 events {{
-    worker_connections 8192;
+    worker_connections 40000; # two for each stream
 }}
 http {{
     access_log off;
+    client_max_body_size 0;
+    client_body_buffer_size 1m; # a large prompt stays in memory, as in the others, and sees no file
     client_body_temp_path {dir}/body;
     proxy_temp_path {dir}/proxy;
     fastcgi_temp_path {dir}/fastcgi;
