@@ -77,17 +77,34 @@ impl Child {
     }
 }
 
-impl Drop for Child {
-    fn drop(&mut self) {
+impl Child {
+    /// Asks it to end and waits as long as its patience; whether it did.
+    pub(crate) fn end(&mut self) -> bool {
+        self.term(self.patience)
+    }
+
+    fn term(&mut self, patience: Duration) -> bool {
+        if !matches!(self.process.try_wait(), Ok(None)) {
+            return true;
+        }
         // No signal can be sent without a shell or unsafe code; the shell's own `kill` is everywhere.
         let term = format!("kill -TERM {}", self.process.id());
         let _ = Command::new("sh").args(["-c", &term]).stdin(Stdio::null()).stderr(Stdio::null()).status();
         let begun = clock::now();
-        while clock::now() - begun < Duration::from_secs(5) {
+        while clock::now() - begun < patience {
             if !matches!(self.process.try_wait(), Ok(None)) {
-                return;
+                return true;
             }
             std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.term(Duration::from_secs(5)) {
+            return;
         }
         let _ = self.process.kill();
         let _ = self.process.wait();

@@ -8,6 +8,7 @@ mod child;
 mod clock;
 mod compare;
 mod generate;
+mod guard;
 mod live;
 mod mock;
 mod peers;
@@ -34,6 +35,8 @@ enum Command {
     Run(run::Options),
     /// The same load through nginx and merido in turn, several rounds; prints medians, spreads and the ratio.
     Compare(compare::Options),
+    /// Instructions and system calls a request costs, held against a budget.
+    Guard(guard::Options),
     /// Which other proxies are here, and how to get them.
     Peers(peers::install::Options),
     /// Two merido and a Redis to which everything happens, under load: failures, waits and how soon it is noticed.
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Mock(options) => mock::serve(&options, announce).map_err(|error| format!("mock: {error}")),
         Command::Run(options) => run::run(&options),
         Command::Compare(options) => compare::run(&options),
+        Command::Guard(options) => guard::run(&options),
         Command::Peers(options) => peers::install::run(&options),
         Command::Chaos(options) => chaos::run(&options),
     };

@@ -2,6 +2,8 @@
 //!
 //! Must never depend on the time or on chance: the same arguments give the same bytes.
 
+use std::fmt::Write as _;
+
 use crate::generate::{Ending, Form};
 
 /// What the request should be.
@@ -24,7 +26,10 @@ impl Shape<'_> {
     pub(crate) fn wire(&self) -> Vec<u8> {
         let body = self.body();
         let key = self.key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
-        let more: String = self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let mut more = String::new();
+        for (name, value) in self.headers {
+            let _ = write!(more, "{name}: {value}\r\n");
+        }
         let head = format!(
             "POST {} HTTP/1.1\r\nhost: {}\r\n{key}{more}content-type: application/json\r\naccept: */*\r\n\
              user-agent: loadtest\r\ncontent-length: {}\r\n\r\n",

@@ -17,9 +17,7 @@ use std::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::child::Child;
 use crate::generate::Stop;
-use crate::mock::Ready;
 use crate::peers::{self, Kind, MODEL, Peer, Site, Upstream, install, merido};
 use crate::procfs::Units;
 use crate::run::threads;
@@ -185,12 +183,17 @@ fn start(
     report: &mut Report,
 ) -> Result<Vec<Peer>, String> {
     let ca = dir.join("ca.pem");
-    let (mock, ready) = start_mock(work, &ca, dir)?;
+    let (mock, ready) = peers::mock(&work.mock, Some(&ca), dir)?;
     let upstream = match (leg, ready.tls_port) {
         (Leg::Tls, Some(port)) => Upstream { port, ca: Some(&ca) },
         _ => Upstream { port: ready.port, ca: None },
     };
-    let site = Site { upstream: upstream.clone(), cores: threads(options.cores), dir, nginx: &work.nginx };
+    let open_files = crate::procfs::open_files("self").map_or(1024, |(soft, _)| soft.min(100_000) as usize);
+    // What nginx reserves memory for: two connections each, and some to spare.
+    let most =
+        work.load.hold.iter().flat_map(|hold| hold.steps.iter().copied()).fold(work.load.connections, usize::max);
+    let open_files = open_files.min(2 * most + 1024);
+    let site = Site { upstream: upstream.clone(), cores: threads(options.cores), dir, nginx: &work.nginx, open_files };
     let mut peers = Vec::new();
     for kind in Kind::OTHERS.into_iter().filter(|kind| options.peers.contains(kind)) {
         let asked = options.nginx.clone().filter(|_| kind == Kind::Nginx);
@@ -211,7 +214,14 @@ fn start(
             }
             let dir = dir.join(format!("{}{mark}", basis.name));
             crate::live::show(&format!("starting {name}"));
-            peers.push(merido::start(&name, binary, &upstream, &basis.merido, &dir)?);
+            peers.push(merido::start(&merido::Plan {
+                name: &name,
+                binary,
+                upstream: &upstream,
+                switches: &basis.merido,
+                dir: &dir,
+                under: &[],
+            })?);
         }
     }
     crate::live::show("");
@@ -222,27 +232,6 @@ fn start(
     MODEL.clone_into(&mut direct.model);
     peers.push(direct);
     Ok(peers)
-}
-
-fn start_mock(work: &Work, ca: &Path, dir: &Path) -> Result<(Child, Ready), String> {
-    let mock = &work.mock;
-    let program = std::env::current_exe().map_err(|error| format!("own path: {error}"))?;
-    let mut command = Command::new(program);
-    command.args(["mock", "--until-stdin-closes", "--tls"]).arg(ca);
-    for (flag, value) in [
-        ("--threads", mock.threads as u64),
-        ("--latency-ms", mock.latency_ms),
-        ("--status", u64::from(mock.status)),
-        ("--status-every", mock.status_every),
-        ("--chunks", mock.chunks as u64),
-        ("--pace-ms", mock.pace_ms),
-        ("--reply-bytes", mock.reply_bytes as u64),
-    ] {
-        command.args([flag, &value.to_string()]);
-    }
-    let mut child = Child::start("mock", &mut command, dir)?;
-    let ready = child.wait("line with its ports", |child| serde_json::from_str(&child.output()).ok())?;
-    Ok((child, ready))
 }
 
 /// Lets this process, and whatever it starts, open as many files as the machine allows. What it may not, the work that

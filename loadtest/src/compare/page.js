@@ -30,7 +30,7 @@ const figure = (value, digits) => value.toLocaleString('en', { minimumFractionDi
 const color = (index) => `var(--c${index % 8})`;
 
 // ---- plots -------------------------------------------------------------------------------------------------------
-const W = 520, H = 300, L = 56, R = 14, T = 12, B = 40;
+const W = 520, H = 300, L = 56, R = 28, T = 12, B = 40;
 function logTicks(low, high) {
   const ticks = [];
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
@@ -194,7 +194,7 @@ function ramp(table) {
     });
     return { name: peer, color: color(i), dots: true, points };
   });
-  const p99 = lines((s) => s.measured ? s.measured.outcome.latency.p99_us : s.outcome.latency.p99_us);
+  const p99 = lines((s) => s.outcome.latency.p99_us);
   const x = logScale(p99.flatMap((l) => l.points.map((p) => p.x)), 'requests a second due', short);
   const y = logScale([...p99.flatMap((l) => l.points.map((p) => p.y)), limit * 1000], 'p99 from when due', microseconds);
   plot(plots, 'Frontier: rate and p99 (hollow: not carried)', x, y, p99, [limit * 1000]);

@@ -63,7 +63,8 @@ impl Requests {
         let mut sent = vec![0usize; forms.len()];
         let pattern = (1..=total)
             .map(|at| {
-                let behind = |index: usize| (forms[index].0 * at) as i64 - (sent[index] * total) as i64;
+                // Nobody is ever a whole round ahead, so adding one keeps the difference above zero.
+                let behind = |index: usize| forms[index].0 * at + total * total - sent[index] * total;
                 let next = (0..forms.len()).rev().max_by_key(|index| behind(*index)).unwrap_or(0);
                 sent[next] += 1;
                 next

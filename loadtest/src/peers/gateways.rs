@@ -1,7 +1,7 @@
 //! The peers `LiteLLM` and Portkey: gateways for the same purpose, configured for one provider and nothing else.
 //!
 //! Must never let one reach beyond this machine: what fetches price lists or sends telemetry is switched off. Neither is
-//! given keys, limits or logs: what they are compared with has all of them on.
+//! given limits, logs or more keys than it insists on: what they are compared with has all of them on.
 
 use std::path::Path;
 use std::process::Command;
@@ -36,13 +36,20 @@ litellm_settings:
     let mut command = Command::new(binary);
     command.arg("--config").arg(&file).args(["--host", "127.0.0.1", "--port", &port.to_string()]);
     command.args(["--num_workers", &site.cores.to_string(), "--telemetry", "False"]);
-    command.env("LITELLM_LOCAL_MODEL_COST_MAP", "True").env("LITELLM_LOG", "ERROR").env("NO_DOCS", "True");
+    // It does not start without one; what it checks is that the caller sends the same.
+    let key = format!("sk-{:064x}", u128::from(clock::wall_us()) << 64);
+    command
+        .env("LITELLM_MASTER_KEY", &key)
+        .env("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+        .env("LITELLM_LOG", "ERROR")
+        .env("NO_DOCS", "True");
     command.env_remove("DATABASE_URL").env_remove("REDIS_URL").current_dir(&dir);
     let begun = clock::now();
     let mut child = Child::start("litellm", &mut command, &dir)?.patience(SLOW);
     child.wait("answer on its port", |_| status(port, "/health/liveliness").filter(|status| *status == 200))?;
     let version = super::version(binary, &["--version"]);
     let mut peer = Peer::plain("litellm", version, port, child);
+    peer.keys = vec![key];
     peer.started_in = Some(clock::now() - begun);
     Ok(peer)
 }
@@ -61,7 +68,8 @@ pub(super) fn portkey(script: &Path, site: &Site<'_>) -> Result<Peer, String> {
     let manifest = script.parent().and_then(Path::parent).map(|dir| dir.join("package.json"));
     let manifest = manifest.and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
     let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap_or_default();
-    let version = format!("{} on node {}", manifest["version"], super::version(&node, &["--version"]));
+    let version =
+        format!("{} on node {}", manifest["version"].as_str().unwrap_or("?"), super::version(&node, &["--version"]));
     let mut peer = Peer::plain("portkey", version, port, child);
     peer.started_in = Some(clock::now() - begun);
     peer.keys = vec!["mock".to_owned()];

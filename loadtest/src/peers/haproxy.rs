@@ -12,7 +12,7 @@ pub(super) fn start(binary: &Path, site: &Site<'_>) -> Result<Peer, String> {
     let dir = site.room("haproxy")?;
     let port = free_port()?;
     let file = dir.join("haproxy.cfg");
-    std::fs::write(&file, config(port, &site.upstream, site.cores))
+    std::fs::write(&file, config(port, &site.upstream, site.cores, site.open_files))
         .map_err(|error| format!("{}: {error}", file.display()))?;
     let mut command = Command::new(binary);
     command.arg("-db").arg("-f").arg(&file);
@@ -21,7 +21,9 @@ pub(super) fn start(binary: &Path, site: &Site<'_>) -> Result<Peer, String> {
     Ok(Peer::plain("haproxy", super::version(binary, &["-v"]), port, child))
 }
 
-fn config(port: u16, upstream: &Upstream<'_>, cores: usize) -> String {
+fn config(port: u16, upstream: &Upstream<'_>, cores: usize, open_files: usize) -> String {
+    // Two for each connection, and some of its own: it does not start when it could need more than it may open.
+    let connections = open_files.saturating_sub(200) / 2;
     let tls = upstream.ca.map_or_else(String::new, |ca| {
         format!(
             " ssl verify required ca-file {} sni str(localhost) verifyhost localhost ssl-min-ver TLSv1.3",
@@ -32,7 +34,7 @@ fn config(port: u16, upstream: &Upstream<'_>, cores: usize) -> String {
     format!(
         "global
     nbthread {cores}
-    maxconn 40000
+    maxconn {connections}
 defaults
     mode http
     timeout connect 5s
@@ -55,11 +57,13 @@ mod tests {
 
     #[test]
     fn the_config_says_what_was_asked() {
-        let text = config(1234, &Upstream { port: 4321, ca: None }, 2);
-        for line in ["nbthread 2", "bind 127.0.0.1:1234", "server mock 127.0.0.1:4321 pool-max-conn 1024\n"] {
+        let text = config(1234, &Upstream { port: 4321, ca: None }, 2, 20_200);
+        for line in
+            ["nbthread 2", "maxconn 10000", "bind 127.0.0.1:1234", "server mock 127.0.0.1:4321 pool-max-conn 1024\n"]
+        {
             assert!(text.contains(line), "{line}");
         }
-        let tls = config(1234, &Upstream { port: 4321, ca: Some(Path::new("/d/ca.pem")) }, 2);
+        let tls = config(1234, &Upstream { port: 4321, ca: Some(Path::new("/d/ca.pem")) }, 2, 1024);
         assert!(tls.contains("ssl verify required ca-file /d/ca.pem"), "{tls}");
     }
 }

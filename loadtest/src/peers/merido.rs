@@ -16,14 +16,23 @@ use crate::scenario::Switches;
 
 const PROVIDER_MODEL: &str = "openai/gpt-4o-mini";
 
+/// What is started.
+#[derive(Debug)]
+pub(crate) struct Plan<'a> {
+    /// The row's name in a report.
+    pub(crate) name: &'a str,
+    pub(crate) binary: &'a Path,
+    pub(crate) upstream: &'a Upstream<'a>,
+    pub(crate) switches: &'a Switches,
+    pub(crate) dir: &'a Path,
+    /// A program and its arguments under which each instance runs (say, a profiler); it makes everything slow.
+    pub(crate) under: &'a [String],
+}
+
 /// Starts as many instances as the basis has, one after the other, on one store.
-pub(crate) fn start(
-    name: &str,
-    binary: &Path,
-    upstream: &Upstream<'_>,
-    switches: &Switches,
-    dir: &Path,
-) -> Result<Peer, String> {
+pub(crate) fn start(plan: &Plan<'_>) -> Result<Peer, String> {
+    let Plan { name, binary, upstream, switches, dir, under } = *plan;
+    let patience = Duration::from_secs(if under.is_empty() { 15 } else { 120 });
     let dir = dir.join("merido");
     std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     let redis = if switches.redis { Some(Redis::start(&dir)?) } else { None };
@@ -36,7 +45,16 @@ pub(crate) fn start(
     for instance in 1..=switches.instances {
         let port = free_port()?;
         let begun = clock::now();
-        let mut child = Child::start(&format!("merido-{instance}"), call.command(port).arg("start"), &dir)?;
+        let mut command = call.command(port);
+        if let Some((first, more)) = under.split_first() {
+            let mut outer = Command::new(first);
+            outer.args(more).arg(binary).envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            command.get_envs().filter(|(_, value)| value.is_none()).for_each(|(name, _)| {
+                outer.env_remove(name);
+            });
+            command = outer;
+        }
+        let mut child = Child::start(&format!("merido-{instance}"), command.arg("start"), &dir)?.patience(patience);
         child.wait("200 on /readyz", |_| status(port, "/readyz").filter(|status| *status == 200))?;
         started_in.push(clock::now() - begun);
         if instance == 1 {

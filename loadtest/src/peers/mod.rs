@@ -18,6 +18,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::child::Child;
+use crate::mock::Ready;
 use crate::scenario::NginxTable;
 
 pub(crate) use redis::Redis;
@@ -86,6 +87,8 @@ pub(crate) struct Site<'a> {
     /// The comparison's own directory.
     pub(crate) dir: &'a Path,
     pub(crate) nginx: &'a NginxTable,
+    /// Connections on both sides together, with some to spare, as far as open files go.
+    pub(crate) open_files: usize,
 }
 
 impl Site<'_> {
@@ -164,5 +167,33 @@ fn version(program: &Path, arguments: &[&str]) -> String {
     let said = Command::new(program).args(arguments).output();
     let Ok(said) = said else { return "of unknown version".to_owned() };
     let text = [said.stdout, said.stderr].concat();
-    String::from_utf8_lossy(&text).lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned()
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    // Some begin with the path they were called by.
+    let path = program.to_string_lossy();
+    line.strip_prefix(&*path).unwrap_or(line).trim().to_owned()
+}
+
+/// The mock provider, as a process of this same program. With `ca`, it also listens with TLS.
+pub(crate) fn mock(options: &crate::mock::Options, ca: Option<&Path>, dir: &Path) -> Result<(Child, Ready), String> {
+    let program = std::env::current_exe().map_err(|error| format!("own path: {error}"))?;
+    let mut command = Command::new(program);
+    command.args(["mock", "--until-stdin-closes"]);
+    if let Some(ca) = ca {
+        command.arg("--tls").arg(ca);
+    }
+    for (flag, value) in [
+        ("--threads", options.threads as u64),
+        ("--latency-ms", options.latency_ms),
+        ("--status", u64::from(options.status)),
+        ("--status-every", options.status_every),
+        ("--chunks", options.chunks as u64),
+        ("--pace-ms", options.pace_ms),
+        ("--reply-bytes", options.reply_bytes as u64),
+    ] {
+        command.args([flag, &value.to_string()]);
+    }
+    let mut child = Child::start("mock", &mut command, dir)?;
+    let ready = child.wait("line with its ports", |child| serde_json::from_str(&child.output()).ok())?;
+    Ok((child, ready))
 }

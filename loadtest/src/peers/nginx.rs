@@ -6,15 +6,14 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::{Peer, Site, Upstream};
+use super::{Peer, Site};
 use crate::child::{Child, free_port, status};
-use crate::scenario::NginxTable;
 
 pub(super) fn start(binary: &Path, site: &Site<'_>) -> Result<Peer, String> {
     let dir = site.room("nginx")?;
     let port = free_port()?;
     let file = dir.join("nginx.conf");
-    let text = config(port, &site.upstream, site.nginx, site.cores, &dir, is_root());
+    let text = config(port, site, &dir, is_root());
     std::fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
     let mut command = Command::new(binary);
     command.arg("-p").arg(&dir).arg("-c").arg(&file).arg("-e").arg(dir.join("error.log"));
@@ -28,7 +27,8 @@ fn is_root() -> bool {
     status.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(1) == Some("0"))
 }
 
-fn config(port: u16, upstream: &Upstream<'_>, table: &NginxTable, cores: usize, dir: &Path, root: bool) -> String {
+fn config(port: u16, site: &Site<'_>, dir: &Path, root: bool) -> String {
+    let Site { upstream, nginx: table, cores, open_files, .. } = site;
     let dir = dir.display();
     let user = if root { "user root; # so that workers may use this directory\n" } else { "" };
     let (scheme, tls) = match upstream.ca {
@@ -47,12 +47,11 @@ fn config(port: u16, upstream: &Upstream<'_>, table: &NginxTable, cores: usize, 
     let to = upstream.port;
     format!(
         "{user}worker_processes {cores};
-worker_rlimit_nofile 100000;
 daemon off; # in the foreground, so that its pid is the one we started
 pid {dir}/nginx.pid;
 error_log {dir}/error.log warn;
 events {{
-    worker_connections 40000; # two for each stream
+    worker_connections {open_files}; # two for each stream
 }}
 http {{
     access_log off;
@@ -86,12 +85,19 @@ http {{
 
 #[cfg(test)]
 mod tests {
+    use super::super::Upstream;
     use super::*;
+    use crate::scenario::NginxTable;
+
+    fn text(ca: Option<&Path>, buffering: bool, reuseport: bool) -> String {
+        let (dir, table) = (Path::new("/d"), NginxTable { buffering, reuseport });
+        let site = Site { upstream: Upstream { port: 4321, ca }, cores: 2, dir, nginx: &table, open_files: 9000 };
+        config(1234, &site, dir, ca.is_some())
+    }
 
     #[test]
     fn the_config_says_what_was_asked() {
-        let upstream = Upstream { port: 4321, ca: None };
-        let text = config(1234, &upstream, &NginxTable { buffering: true, reuseport: true }, 2, Path::new("/d"), false);
+        let text = text(None, true, true);
         for line in [
             "worker_processes 2;",
             "listen 127.0.0.1:1234 reuseport",
@@ -107,9 +113,7 @@ mod tests {
 
     #[test]
     fn a_tls_upstream_is_verified() {
-        let upstream = Upstream { port: 4321, ca: Some(Path::new("/d/ca.pem")) };
-        let text =
-            config(1234, &upstream, &NginxTable { buffering: false, reuseport: false }, 2, Path::new("/d"), true);
+        let text = text(Some(Path::new("/d/ca.pem")), false, false);
         for line in [
             "user root;",
             "listen 127.0.0.1:1234 backlog",
