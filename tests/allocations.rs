@@ -151,7 +151,7 @@ fn cost(answer: Vec<u8>, extra: &str) -> (f64, f64) {
     let region = Region::new(HEAP);
     ask(REQUESTS);
     let spent = region.change();
-    gateway.stop(merido::app::Order::Cut);
+    gateway.stop();
     let each = |count: usize| count as f64 / REQUESTS as f64;
     (each(spent.allocations + spent.reallocations), each(spent.bytes_allocated))
 }

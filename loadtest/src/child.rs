@@ -78,17 +78,18 @@ impl Child {
 }
 
 impl Child {
-    /// Asks it to end and waits as long as its patience; whether it did.
+    /// Asks it to end and waits as long as its patience; whether it did. A tool under which a program runs (strace) is not
+    /// asked, but the program: the tool ends with it.
     pub(crate) fn end(&mut self) -> bool {
-        self.term(self.patience)
+        self.term(crate::procfs::innermost(self.process.id()), self.patience)
     }
 
-    fn term(&mut self, patience: Duration) -> bool {
+    fn term(&mut self, pid: u32, patience: Duration) -> bool {
         if !matches!(self.process.try_wait(), Ok(None)) {
             return true;
         }
         // No signal can be sent without a shell or unsafe code; the shell's own `kill` is everywhere.
-        let term = format!("kill -TERM {}", self.process.id());
+        let term = format!("kill -TERM {pid}");
         let _ = Command::new("sh").args(["-c", &term]).stdin(Stdio::null()).stderr(Stdio::null()).status();
         let begun = clock::now();
         while clock::now() - begun < patience {
@@ -103,7 +104,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if self.term(Duration::from_secs(5)) {
+        if self.term(self.process.id(), Duration::from_secs(5)) {
             return;
         }
         let _ = self.process.kill();

@@ -30,6 +30,11 @@ impl Sample {
     }
 }
 
+/// The last of a chain of processes that each started one: what a tool runs, or the process itself.
+pub(crate) fn innermost(pid: u32) -> u32 {
+    tree(pid, &all()).last().copied().unwrap_or(pid)
+}
+
 /// How many files a process may have open, and how many more it could allow itself.
 pub(crate) fn open_files(pid: &str) -> Option<(u64, u64)> {
     let text = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;

@@ -109,7 +109,7 @@ fn syscalls(options: &Options, work: &Work, root: &Path, stop: &Stop) -> Result<
     let count = |requests: u64, name: &str| {
         let dir = room(root, &format!("{}-{name}-calls", work.name))?;
         let out = dir.join("strace.out");
-        let under = ["strace", "--follow-forks", "--summary-only", "--seccomp-bpf", "--output"].map(str::to_owned);
+        let under = ["strace", "--follow-forks", "--summary-only", "--output"].map(str::to_owned);
         let under = [&under[..], &[out.display().to_string()]].concat();
         drive(options, work, requests, &under, &dir, stop)?;
         let text = std::fs::read_to_string(&out).map_err(|error| format!("{}: {error}", out.display()))?;
