@@ -196,9 +196,13 @@ fn start(
     let site = Site { upstream: upstream.clone(), cores: threads(options.cores), dir, nginx: &work.nginx, open_files };
     let mut peers = Vec::new();
     for kind in Kind::OTHERS.into_iter().filter(|kind| options.peers.contains(kind)) {
+        let name = kind.name();
+        if leg == Leg::Tls && !kind.speaks_tls() {
+            report.skip(&format!("{name} (tls)"), &format!("{name} is left out over TLS"))?;
+            continue;
+        }
         let asked = options.nginx.clone().filter(|_| kind == Kind::Nginx);
         let Some(program) = asked.or_else(|| kind.find(&options.peers_dir)) else {
-            let name = kind.name();
             report.skip(name, &format!("{name} is not here and left out; loadtest peers install {name}"))?;
             continue;
         };

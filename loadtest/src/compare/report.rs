@@ -154,7 +154,8 @@ impl Table {
     pub(super) fn new(work: &Work, bases: &[Basis], upstream: &str, peers: &[Peer], against: &str) -> Self {
         // The mock comes last in starting; it reads better first.
         let mut names: Vec<String> = peers.iter().map(|peer| peer.name.clone()).collect();
-        names.rotate_right(1.min(names.len()));
+        let last = names.len().min(1);
+        names.rotate_right(last);
         let found = names.iter().find(|name| *name == against).or_else(|| names.iter().find(|name| *name != "direct"));
         let started =
             peers.iter().filter_map(|peer| Some((peer.name.clone(), peer.started_in?.as_secs_f64() * 1000.0)));

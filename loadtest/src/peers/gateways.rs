@@ -1,7 +1,8 @@
 //! The peers `LiteLLM` and Portkey: gateways for the same purpose, configured for one provider and nothing else.
 //!
 //! Must never let one reach beyond this machine: what fetches price lists or sends telemetry is switched off. Neither is
-//! given limits, logs or more keys than it insists on: what they are compared with has all of them on.
+//! given limits, logs or more keys than it insists on: what they are compared with has all of them on. Their TLS to a
+//! provider is the runtime's own business: they are compared over a plain upstream only.
 
 use std::path::Path;
 use std::process::Command;
@@ -15,7 +16,6 @@ use crate::clock;
 const SLOW: Duration = Duration::from_secs(120);
 
 pub(super) fn litellm(binary: &Path, site: &Site<'_>) -> Result<Peer, String> {
-    plain_only("litellm", site)?;
     let dir = site.room("litellm")?;
     let port = free_port()?;
     let file = dir.join("litellm.yaml");
@@ -55,7 +55,6 @@ litellm_settings:
 }
 
 pub(super) fn portkey(script: &Path, site: &Site<'_>) -> Result<Peer, String> {
-    plain_only("portkey", site)?;
     let dir = site.room("portkey")?;
     let port = free_port()?;
     let node = super::on_path("node").ok_or("portkey needs node, which is not on the PATH")?;
@@ -77,12 +76,4 @@ pub(super) fn portkey(script: &Path, site: &Site<'_>) -> Result<Peer, String> {
     peer.headers =
         vec![("x-portkey-provider".to_owned(), "openai".to_owned()), ("x-portkey-custom-host".to_owned(), to)];
     Ok(peer)
-}
-
-/// Their TLS to a provider is the runtime's own business; a comparison over TLS leaves them out.
-fn plain_only(name: &str, site: &Site<'_>) -> Result<(), String> {
-    if site.upstream.ca.is_some() {
-        return Err(format!("{name} is compared over a plain upstream only"));
-    }
-    Ok(())
 }

@@ -48,6 +48,11 @@ impl Kind {
         }
     }
 
+    /// Whether it can be told to trust the mock's certificate.
+    pub(crate) fn speaks_tls(self) -> bool {
+        !matches!(self, Self::Litellm | Self::Portkey)
+    }
+
     /// Where its program is: installed by `loadtest peers install`, or on the machine anyway.
     pub(crate) fn find(self, installed: &Path) -> Option<PathBuf> {
         let own = installed.join(self.name());
