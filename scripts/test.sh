@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs every test. On a fresh Debian or Ubuntu with a Rust toolchain it installs what is missing first; run again, it
-# installs nothing. Servers the tests need (Redis, Postgres, nginx) are started by the tests, on ports of their own:
+# installs nothing. Servers the tests need (Redis, Postgres, PgBouncer, nginx) are started by the tests, on ports of their own:
 # none that happens to run is used.
 #
 #   scripts/test.sh [arguments for cargo test]
@@ -11,8 +11,9 @@ say() { printf '\n== %s\n' "$*"; }
 die() { printf '\n%s\n' "$*" >&2; exit 1; }
 
 has_postgres() { command -v postgres >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; }
-# nginx lies in /usr/sbin, which is in root's PATH only.
+# These lie in /usr/sbin, which is in root's PATH only.
 has_nginx() { command -v nginx >/dev/null || [ -x /usr/sbin/nginx ]; }
+has_pgbouncer() { command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ]; }
 has_chromium() { command -v chromium >/dev/null || [ -x "${MERIDO_TEST_CHROMIUM:-}" ]; }
 has_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
 
@@ -24,6 +25,7 @@ command -v cc >/dev/null || missing+=(build-essential)
 command -v curl >/dev/null || missing+=(curl)
 command -v redis-server >/dev/null || missing+=(redis-server)
 has_postgres || missing+=(postgresql)
+has_pgbouncer || missing+=(pgbouncer)
 has_nginx || missing+=(nginx-light)
 has_venv || missing+=(python3-venv)
 # The dashboard is driven in a real browser; without any font it would show boxes.
