@@ -27,15 +27,18 @@ pub fn error_event(endpoint: Endpoint, e: &Error) -> Bytes {
             let data = json!({ "type": "error", "error": { "type": anthropic_type(e.kind), "message": e.message } });
             format!("event: error\ndata: {data}\n\n")
         }
-        (Dialect::OpenAi, Endpoint::Responses) => {
-            // The real API's own stream error. Its sequence number is not ours to know; clients do not check it.
-            let data = json!({ "type": "error", "sequence_number": 0, "code": e.kind.code(), "message": e.message, "param": e.param });
-            format!("event: error\ndata: {data}\n\n")
-        }
+        // The real API's own stream error. Its sequence number is not ours to know; clients do not check it.
+        (Dialect::OpenAi, Endpoint::Responses) => return numbered_error_event(e, 0),
         (Dialect::OpenAi, _) => format!("data: {}\n\n", json!({ "error": openai(e) })),
         (Dialect::Gemini, _) => format!("data: {}\n\n", json!({ "error": gemini(e) })),
     };
     Bytes::from(text)
+}
+
+/// The same for a stream of the Responses API, as its `number`-th event.
+pub fn numbered_error_event(e: &Error, number: u64) -> Bytes {
+    let data = json!({ "type": "error", "sequence_number": number, "code": e.kind.code(), "message": e.message, "param": e.param });
+    Bytes::from(format!("event: error\ndata: {data}\n\n"))
 }
 
 fn openai(e: &Error) -> Value {
