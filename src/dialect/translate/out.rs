@@ -83,16 +83,6 @@ impl Items<'_> {
         }
     }
 
-    pub(super) fn push(&mut self, it: impl Serialize) {
-        self.next();
-        value(self.out, &it);
-    }
-
-    pub(super) fn raw(&mut self, json: &str) {
-        self.next();
-        self.out.extend_from_slice(one_line(json).as_bytes());
-    }
-
     pub(super) fn object(&mut self, fill: impl FnOnce(&mut Members<'_>)) {
         self.next();
         object(self.out, fill);
