@@ -45,11 +45,10 @@ pub(super) async fn ask(
     ticket.asked_at = at;
     let mut pieces = Pieces::new();
     pieces.push(body);
-    let reply =
-        match call(proxy, &question.parts, target, ticket, CallBody::Pieces(pieces), question.stream).await {
-            Ok(reply) if reply.status.is_success() => reply,
-            other => return Ok(other.map(Answer::Reply)),
-        };
+    let reply = match call(proxy, &question.parts, target, ticket, CallBody::Pieces(pieces), question.stream).await {
+        Ok(reply) if reply.status.is_success() => reply,
+        other => return Ok(other.map(Answer::Reply)),
+    };
     let facts = Facts {
         id: ticket.id.to_string().trim_start_matches("req_").to_owned(),
         model: target.model.name().to_owned(),
@@ -109,11 +108,10 @@ async fn receive(
     let body = whole(reply.body).await?;
     ticket.ours_since = Clock::now();
     let usage = usage::from_body(ticket.asked_at, &body);
-    let translated = translate::answer(ticket.asked_at, &body, question.endpoint, &facts)
-        .map_err(|error| {
-            tracing::debug!(request = %ticket.id, %error, "an answer can't be translated");
-            nonsense("it can't be translated")
-        })?;
+    let translated = translate::answer(ticket.asked_at, &body, question.endpoint, &facts).map_err(|error| {
+        tracing::debug!(request = %ticket.id, %error, "an answer can't be translated");
+        nonsense("it can't be translated")
+    })?;
     headers::translated(&mut reply.headers, "application/json");
     Ok(Answer::Whole { status: reply.status, headers: reply.headers, body: translated, usage })
 }

@@ -3,9 +3,9 @@
 //! Hop-by-hop headers and credentials never cross, in either direction; everything else does, untouched.
 
 use super::traces::Trace;
+use crate::dialect::Dialect;
 use crate::state::catalog::Account;
 use crate::upstream::Headers;
-use crate::dialect::Dialect;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 /// The version of Anthropic's API that `dialect/translate` writes and reads.

@@ -44,7 +44,10 @@ enum Meter {
     Events(Box<StreamMeter>),
     /// The client's dialect is another one.
     Translated(Box<StreamMeter>, Box<StreamTranslator>),
-    Tail { kept: VecDeque<Bytes>, bytes: usize },
+    Tail {
+        kept: VecDeque<Bytes>,
+        bytes: usize,
+    },
     Blind,
 }
 

@@ -256,7 +256,8 @@ impl<'a> Turn<'a> {
     fn add(&mut self, mut part: Part<'a>) {
         // In dialects that hold no seal on a call it travels as an empty thought before it.
         if let Part::Call(Call { seal: seal @ None, .. }) = &mut part
-            && let Some(Part::Thought { text, seal: Some(Seal { origin: Origin::Gemini, data }) }) = self.parts.last_mut()
+            && let Some(Part::Thought { text, seal: Some(Seal { origin: Origin::Gemini, data }) }) =
+                self.parts.last_mut()
             && text.is_empty()
         {
             *seal = Some(std::mem::take(data));

@@ -56,7 +56,10 @@ pub fn request(
         return Err(Error::malformed("The request holds no message."));
     }
     if from == Endpoint::Messages && ask.turns.last().is_some_and(|turn| turn.who == Who::Model) {
-        return Err(json::foreign("messages", "it ends with the assistant's own words, which only Anthropic continues"));
+        return Err(json::foreign(
+            "messages",
+            "it ends with the assistant's own words, which only Anthropic continues",
+        ));
     }
     let body = match to.dialect() {
         Dialect::OpenAi => ask::chat_out::write(&ask, target, stream, usage)?,

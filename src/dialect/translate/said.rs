@@ -30,7 +30,12 @@ pub(super) enum Event<'e> {
     /// The thought before is over and sealed.
     Sealed(Seal<'e>),
     /// The `n`-th call began; its seal, if it is Gemini's.
-    Call { n: usize, id: Option<Cow<'e, str>>, name: Cow<'e, str>, seal: Option<Cow<'e, str>> },
+    Call {
+        n: usize,
+        id: Option<Cow<'e, str>>,
+        name: Cow<'e, str>,
+        seal: Option<Cow<'e, str>>,
+    },
     /// More of that call's arguments.
     Args(usize, Cow<'e, str>),
     /// Why it ended; the stream may still bring usage.

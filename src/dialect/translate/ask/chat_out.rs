@@ -2,11 +2,13 @@
 //!
 //! Tool results are messages of their own; what they hold beside text follows in the user's next message.
 
-use super::super::json::foreign;
+use super::super::json::{foreign, one_line};
 use super::super::out::{Items, Members, object};
 use super::super::seal::Origin;
-use super::{Ask, Call, Choice, Data, Effort, Format, Given, Kind, Media, Outcome, Part, Target, Think, Tool, Turn, Who};
 use super::joined;
+use super::{
+    Ask, Call, Choice, Data, Effort, Format, Given, Kind, Media, Outcome, Part, Target, Think, Tool, Turn, Who,
+};
 use crate::base::Error;
 
 /// Longest `user` that OpenAI takes.
@@ -118,7 +120,9 @@ fn user(list: &mut Items<'_>, turn: &Turn<'_>) {
             o.put("tool_call_id", id);
             o.put("content", joined(parts, "\n"));
         });
-        rest.extend(parts.iter().filter(|part| matches!(part, Part::Media(media) if !matches!(media.data, Data::Text(_)))));
+        rest.extend(
+            parts.iter().filter(|part| matches!(part, Part::Media(media) if !matches!(media.data, Data::Text(_)))),
+        );
     }
     rest.extend(turn.parts.iter().filter(|part| matches!(part, Part::Text(_) | Part::Media(_))));
     if rest.is_empty() {
@@ -195,7 +199,7 @@ fn assistant(list: &mut Items<'_>, turn: &Turn<'_>) {
                     o.put("type", "function");
                     o.object("function", |o| {
                         o.put("name", &call.name);
-                        o.put("arguments", &call.args);
+                        o.put("arguments", one_line(&call.args));
                     });
                 });
             }

@@ -3,7 +3,7 @@
 //! Tools that Google runs itself, cached contents, files it keeps and answers that are not text are refused. Safety
 //! settings are about Google's own filters and are left out, as are labels and media resolutions.
 
-use super::super::json::{At, Obj, document, text};
+use super::super::json::{At, Obj, document, one_line, text};
 use super::super::seal::{Origin, Seal};
 use super::chat_in::{only_one, texts};
 use super::schema::from_openapi;
@@ -201,12 +201,12 @@ fn blob<'a>(raw: &'a RawValue, at: At<'_>, what: &'static str) -> Result<(Cow<'a
 fn response<'a>(outcome: &Obj<'a, '_>) -> Result<(Cow<'a, str>, bool), Error> {
     let Some(raw) = outcome.get("response") else { return Ok((Cow::Borrowed(""), false)) };
     let obj = Obj::read(raw, outcome.at.key("response"))?;
-    let [(name, value)] = obj.members() else { return Ok((Cow::Borrowed(raw.get()), false)) };
-    let said = text(value).unwrap_or(Cow::Borrowed(value.get()));
+    let [(name, value)] = obj.members() else { return Ok((one_line(raw.get()), false)) };
+    let said = text(value).unwrap_or(one_line(value.get()));
     Ok(match &**name {
         "output" | "result" => (said, false),
         "error" => (said, true),
-        _ => (Cow::Borrowed(raw.get()), false),
+        _ => (one_line(raw.get()), false),
     })
 }
 

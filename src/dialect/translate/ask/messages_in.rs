@@ -37,7 +37,8 @@ pub(in super::super) fn read(body: &[u8]) -> Result<Ask<'_>, Error> {
         match text(raw) {
             Some(text) => ask.system.push(text),
             None => {
-                for (n, block) in list(raw).ok_or_else(|| at.wrong("must be a string or blocks"))?.into_iter().enumerate()
+                for (n, block) in
+                    list(raw).ok_or_else(|| at.wrong("must be a string or blocks"))?.into_iter().enumerate()
                 {
                     ask.system.push(Obj::read(block, at.index(n))?.need_text("text")?);
                 }

@@ -121,7 +121,8 @@ fn version(model: &str) -> Option<(u32, u32)> {
 /// Whether the model waits for a tool's result and its thoughts before the call are lost.
 fn unsealed_tool_turn(ask: &Ask<'_>) -> bool {
     let [.., before, last] = &ask.turns[..] else { return false };
-    let sealed = |part: &Part<'_>| matches!(part, Part::Thought { seal: Some(Seal { origin, .. }), .. } if is_own(*origin));
+    let sealed =
+        |part: &Part<'_>| matches!(part, Part::Thought { seal: Some(Seal { origin, .. }), .. } if is_own(*origin));
     last.parts.iter().any(|part| matches!(part, Part::Result(_))) && !before.parts.iter().any(sealed)
 }
 

@@ -24,7 +24,11 @@ pub(in super::super) struct Reader {
 
 impl Reader {
     /// A whole answer; `None`: it is none.
-    pub(in super::super) fn whole<'e>(&mut self, obj: &Obj<'e, 'static>, put: &mut impl FnMut(Event<'e>)) -> Option<()> {
+    pub(in super::super) fn whole<'e>(
+        &mut self,
+        obj: &Obj<'e, 'static>,
+        put: &mut impl FnMut(Event<'e>),
+    ) -> Option<()> {
         if obj.get("choices").is_none() {
             put(failed(&obj.obj("error")?));
             return Some(());

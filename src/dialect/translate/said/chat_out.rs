@@ -6,9 +6,9 @@
 use super::super::out::{Members, object};
 use super::{Event, Facts, Finish, Item, Said, call_id, finish};
 use crate::base::Error;
+use crate::dialect::Endpoint;
 use crate::dialect::errors::error_event;
 use crate::dialect::usage::Usage;
-use crate::dialect::Endpoint;
 
 /// One stream's writer.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 //! A call comes whole and without a mark of its own that it was the reason to stop. A prompt that was blocked has no
 //! candidate at all.
 
-use super::super::json::Obj;
+use super::super::json::{Obj, one_line};
 use super::super::seal::{Origin, Seal};
 use super::{Event, Finish, provider_failed};
 use crate::dialect::Dialect;
@@ -18,7 +18,11 @@ pub(in super::super) struct Reader {
 
 impl Reader {
     /// A whole answer; `None`: it is none.
-    pub(in super::super) fn whole<'e>(&mut self, obj: &Obj<'e, 'static>, put: &mut impl FnMut(Event<'e>)) -> Option<()> {
+    pub(in super::super) fn whole<'e>(
+        &mut self,
+        obj: &Obj<'e, 'static>,
+        put: &mut impl FnMut(Event<'e>),
+    ) -> Option<()> {
         ["candidates", "promptFeedback", "usageMetadata", "error"].iter().find_map(|name| obj.get(name))?;
         self.chunk(obj, put);
         Some(())
@@ -50,8 +54,16 @@ impl Reader {
             put(match &*reason {
                 "STOP" => Event::Finish(Finish::Stop),
                 "MAX_TOKENS" => Event::Finish(Finish::Length),
-                "SAFETY" | "RECITATION" | "LANGUAGE" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" | "IMAGE_SAFETY"
-                | "IMAGE_PROHIBITED_CONTENT" | "IMAGE_RECITATION" | "MODEL_ARMOR" => Event::Finish(Finish::Filter),
+                "SAFETY"
+                | "RECITATION"
+                | "LANGUAGE"
+                | "BLOCKLIST"
+                | "PROHIBITED_CONTENT"
+                | "SPII"
+                | "IMAGE_SAFETY"
+                | "IMAGE_PROHIBITED_CONTENT"
+                | "IMAGE_RECITATION"
+                | "MODEL_ARMOR" => Event::Finish(Finish::Filter),
                 other => provider_failed("", Some(format!("the provider ended its answer with `{other}`").into())),
             });
         }
@@ -63,7 +75,7 @@ impl Reader {
             let n = self.calls;
             self.calls += 1;
             put(Event::Call { n, id: call.say("id"), name: call.say("name").unwrap_or_default(), seal });
-            put(Event::Args(n, call.get("args").map_or("{}", |args| args.get()).into()));
+            put(Event::Args(n, call.get("args").map_or("{}".into(), |args| one_line(args.get()))));
             return;
         }
         let text = part.say("text").filter(|text| !text.is_empty());

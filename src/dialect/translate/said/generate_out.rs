@@ -7,9 +7,9 @@ use super::super::out::{Items, Members, object};
 use super::super::seal::{Origin, Seal};
 use super::{Event, Facts, Finish, Item, MOST_KEPT, Said, call_id, finish, object_args};
 use crate::base::Error;
+use crate::dialect::Dialect;
 use crate::dialect::errors::error_body;
 use crate::dialect::usage::Usage;
-use crate::dialect::Dialect;
 
 /// One stream's writer.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 //!
 //! Blocks come one after the other, each with an index; usage in two pieces that complete each other.
 
-use super::super::json::Obj;
+use super::super::json::{Obj, one_line};
 use super::super::seal::{Origin, Seal};
 use super::{Event, Finish, provider_failed};
 use crate::dialect::Dialect;
@@ -19,7 +19,11 @@ pub(in super::super) struct Reader {
 
 impl Reader {
     /// A whole answer; `None`: it is none.
-    pub(in super::super) fn whole<'e>(&mut self, obj: &Obj<'e, 'static>, put: &mut impl FnMut(Event<'e>)) -> Option<()> {
+    pub(in super::super) fn whole<'e>(
+        &mut self,
+        obj: &Obj<'e, 'static>,
+        put: &mut impl FnMut(Event<'e>),
+    ) -> Option<()> {
         if obj.say("type").as_deref() == Some("error") {
             put(failed(&obj.obj("error")?));
             return Some(());
@@ -30,7 +34,7 @@ impl Reader {
             let Some(block) = Obj::lax(raw) else { continue };
             self.begin(&block, put);
             if let Some(input) = block.get("input").filter(|_| self.in_call) {
-                put(Event::Args(self.calls - 1, input.get().into()));
+                put(Event::Args(self.calls - 1, one_line(input.get())));
             }
             if let Some(signature) = block.say("signature").filter(|signature| !signature.is_empty()) {
                 put(Event::Sealed(Seal { origin: Origin::Anthropic, data: signature }));

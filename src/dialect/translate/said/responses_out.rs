@@ -323,7 +323,16 @@ fn response(o: &mut Members<'_>, said: &Said, facts: &Facts, done: bool) {
     o.put("id", format!("resp_{}", facts.id));
     o.put("object", "response");
     o.put("created_at", facts.created);
-    o.put("status", if !done { "in_progress" } else if why.is_some() { "incomplete" } else { "completed" });
+    o.put(
+        "status",
+        if !done {
+            "in_progress"
+        } else if why.is_some() {
+            "incomplete"
+        } else {
+            "completed"
+        },
+    );
     o.put("error", ());
     match why {
         Some(reason) => o.object("incomplete_details", |o| o.put("reason", reason)),
