@@ -254,14 +254,15 @@ impl<'a> Ask<'a> {
 
 impl<'a> Turn<'a> {
     fn add(&mut self, mut part: Part<'a>) {
-        // In dialects that hold no seal on a call it travels as an empty thought before it.
+        // In dialects that hold no seal on a call it travels as a thought before it.
         if let Part::Call(Call { seal: seal @ None, .. }) = &mut part
-            && let Some(Part::Thought { text, seal: Some(Seal { origin: Origin::Gemini, data }) }) =
-                self.parts.last_mut()
-            && text.is_empty()
+            && let Some(Part::Thought { text, seal: before }) = self.parts.last_mut()
+            && before.as_ref().is_some_and(|before| before.origin == Origin::Gemini)
         {
-            *seal = Some(std::mem::take(data));
-            self.parts.pop();
+            *seal = before.take().map(|before| before.data);
+            if text.is_empty() {
+                self.parts.pop();
+            }
         }
         // Streams are sent back piece by piece: an unsealed thought goes on.
         if let (Some(Part::Thought { text, seal: open @ None }), Part::Thought { text: more, seal }) =

@@ -196,6 +196,20 @@ fn there_and_back_again_says_the_same() {
 }
 
 #[test]
+fn a_seal_finds_its_call_behind_a_thought() {
+    let said = r#"{"candidates":[{"content":{"parts":[{"text":"Hm.","thought":true},{"functionCall":{"name":"f","args":{}},"thoughtSignature":"c2VhbA=="}]},"finishReason":"STOP"}]}"#;
+    let message = answer(Endpoint::Generate, said.as_bytes(), Endpoint::Messages, &facts()).unwrap();
+    let message: Value = serde_json::from_slice(&message).unwrap();
+    let ask = serde_json::json!({"max_tokens": 9, "messages": [{"role": "user", "content": "x"},
+        {"role": "assistant", "content": message["content"]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": message["content"][2]["id"], "content": "y"}]}]});
+    let to = Endpoint::Generate;
+    let back = request(Endpoint::Messages, ask.to_string().as_bytes(), to, &target(to), false, false).unwrap();
+    let back: Value = serde_json::from_slice(&back).unwrap();
+    assert_eq!(back["contents"][1]["parts"][0]["thoughtSignature"], "c2VhbA==", "{back}");
+}
+
+#[test]
 fn answers_come_back_the_same() {
     let text = fs::read_to_string(dir("answers").join("tools.chat.json")).unwrap();
     let direct = answer(Endpoint::Chat, text.as_bytes(), Endpoint::Responses, &facts()).unwrap();

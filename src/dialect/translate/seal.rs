@@ -52,7 +52,9 @@ impl<'a> Seal<'a> {
 
     /// The same from a place that holds bytes (Gemini's).
     pub(super) fn read_bytes(text: Cow<'a, str>) -> Self {
-        let marked = STANDARD.decode(text.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        // Google's own SDK sends bytes back in the alphabet of URLs.
+        let plain = text.replace('-', "+").replace('_', "/");
+        let marked = STANDARD.decode(plain).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         match marked.filter(|marked| marked.starts_with("merido.")) {
             Some(marked) => Self::read(Cow::Owned(marked), Dialect::Gemini).into_owned(),
             None => Self { origin: Origin::Gemini, data: text },
@@ -85,6 +87,9 @@ mod tests {
             let seal = Seal { origin, data: Cow::Borrowed("a.b/c=") };
             assert_eq!(Seal::read(seal.marked().into(), Dialect::Gemini), seal);
             assert_eq!(Seal::read_bytes(seal.marked_bytes().into()), seal);
+            let odd = Seal { origin, data: Cow::Borrowed("?>?>?>~~~") };
+            let sent_back = odd.marked_bytes().replace('+', "-").replace('/', "_");
+            assert_eq!(Seal::read_bytes(sent_back.into()), odd);
         }
         assert_eq!(Seal::read("x".into(), Dialect::Anthropic).origin, Origin::Anthropic);
         assert_eq!(Seal::read_bytes("eHg=".into()), Seal { origin: Origin::Gemini, data: "eHg=".into() });
