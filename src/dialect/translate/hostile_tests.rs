@@ -192,6 +192,17 @@ fn arguments_without_end_are_given_up() {
 }
 
 #[test]
+fn items_without_end_are_given_up_however_small() {
+    let redacted = r#"{"type":"content_block_start","content_block":{"type":"redacted_thinking","data":""}}"#;
+    let many = format!("data: {redacted}\n\n").repeat(1000);
+    let mut stream = StreamTranslator::new(Endpoint::Messages, Endpoint::Responses, facts());
+    for _ in 0..80 {
+        stream.feed(many.as_bytes());
+    }
+    assert!(stream.broken().is_some());
+}
+
+#[test]
 fn calls_that_cannot_be_told_apart_are_an_error_and_no_lie() {
     let call = |index: u64, name: Value, args: &str| {
         let call = json!({"index": index, "id": format!("c{index}"), "function": {"name": name, "arguments": args}});

@@ -19,6 +19,9 @@ use std::borrow::Cow;
 /// Most text of one answer that is kept where a caller's dialect repeats it at its end, or takes calls whole.
 pub(super) const MOST_KEPT: usize = 8 << 20;
 
+/// What an item takes beside its text, roughly.
+const ITEM: usize = 128;
+
 /// What happens in an answer.
 #[derive(Debug)]
 pub(super) enum Event<'e> {
@@ -95,6 +98,7 @@ pub(super) enum Item {
 impl Said {
     /// Takes one event; false: the answer is longer than is kept.
     pub(super) fn take(&mut self, facts: &Facts, event: &Event<'_>) -> bool {
+        let before = self.items.len();
         match event {
             Event::Start(model) => {
                 if let Some(model) = model {
@@ -151,6 +155,8 @@ impl Said {
             Event::Failed(error) => self.failed = Some(error.clone()),
             Event::End => {}
         }
+        // An empty item takes room as well.
+        self.kept += (self.items.len() - before) * ITEM;
         self.kept <= MOST_KEPT
     }
 

@@ -115,7 +115,7 @@ impl Writer {
             Event::Usage(usage) => self.usage = Some(usage),
             Event::Finish(finish) => self.finish = Some(finish),
             Event::Text(text) | Event::Refusal(text) => {
-                self.into(Open::Text, out, |o| {
+                self.enter(Open::Text, out, |o| {
                     o.put("type", "text");
                     o.put("text", "");
                 });
@@ -133,7 +133,7 @@ impl Writer {
                     self.sealed(&Seal { origin: Origin::Gemini, data }, out);
                 }
                 let id = call_id(&self.facts, n, id.as_deref());
-                self.into(Open::Call(n), out, |o| {
+                self.enter(Open::Call(n), out, |o| {
                     o.put("type", "tool_use");
                     o.put("id", id);
                     o.put("name", name);
@@ -184,7 +184,7 @@ impl Writer {
         });
     }
 
-    fn into(&mut self, open: Open, out: &mut Vec<u8>, block: impl FnOnce(&mut Members<'_>)) {
+    fn enter(&mut self, open: Open, out: &mut Vec<u8>, block: impl FnOnce(&mut Members<'_>)) {
         if self.open == open {
             return;
         }
@@ -199,7 +199,7 @@ impl Writer {
     }
 
     fn thinking(&mut self, out: &mut Vec<u8>) {
-        self.into(Open::Thinking, out, |o| {
+        self.enter(Open::Thinking, out, |o| {
             o.put("type", "thinking");
             o.put("thinking", "");
             o.put("signature", "");
@@ -209,7 +209,7 @@ impl Writer {
     fn sealed(&mut self, seal: &Seal<'_>, out: &mut Vec<u8>) {
         if seal.origin == Origin::AnthropicRedacted {
             self.close(out);
-            self.into(Open::Thinking, out, |o| thought(o, "", Some(seal)));
+            self.enter(Open::Thinking, out, |o| thought(o, "", Some(seal)));
         } else {
             self.thinking(out);
             self.delta(out, "signature_delta", "signature", &signature(seal));
