@@ -218,6 +218,8 @@ impl StreamMeter {
         };
         match self.endpoint.dialect() {
             Dialect::OpenAi if self.endpoint == Endpoint::Responses => false, // told with the usage
+            // Nearly always the last line.
+            Dialect::OpenAi if events.trim_ascii_end().ends_with(b"\ndata: [DONE]") => true,
             Dialect::OpenAi => DONE.find_iter(events).any(|at| line_is(at, [b"data: [DONE]", b"data:[DONE]"])),
             Dialect::Anthropic => {
                 MESSAGE_STOP.find_iter(events).any(|at| line_is(at, [b"event: message_stop", b"event:message_stop"]))

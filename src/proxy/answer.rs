@@ -39,7 +39,7 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    pub(super) fn into_response(self, mut ticket: Ticket, drops_usage: bool) -> Response<Body> {
+    pub(super) fn into_response(self, mut ticket: Box<Ticket>, drops_usage: bool) -> Response<Body> {
         let keep = ticket.keep.take();
         let response = match self {
             Self::Reply(reply) => relay(reply, ticket, drops_usage),
@@ -74,7 +74,7 @@ impl Answer {
     }
 }
 
-fn relay(mut reply: Reply, mut ticket: Ticket, drops_usage: bool) -> Response<Body> {
+fn relay(mut reply: Reply, mut ticket: Box<Ticket>, drops_usage: bool) -> Response<Body> {
     let status = reply.status;
     let kind = reply.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let is = |name: &[u8]| kind.len() >= name.len() && kind[..name.len()].eq_ignore_ascii_case(name);
@@ -85,7 +85,9 @@ fn relay(mut reply: Reply, mut ticket: Ticket, drops_usage: bool) -> Response<Bo
     let whole = if events { None } else { reply.body.take_complete() };
     if let Some(body) = whole {
         let usage = if readable { usage::from_body(ticket.endpoint, &body) } else { None };
-        ticket.overhead += Clock::now().since(ticket.ours_since);
+        let now = Clock::now();
+        ticket.overhead += now.since(ticket.ours_since);
+        ticket.ended = Some(now);
         let mut response = head(status, reply.headers, &ticket);
         put_overhead(response.headers_mut(), &ticket);
         ticket.done(status.as_u16(), usage, body.len() as u64 / 4);
@@ -111,7 +113,7 @@ fn relay(mut reply: Reply, mut ticket: Ticket, drops_usage: bool) -> Response<Bo
 }
 
 /// The meter reads the provider's own bytes, the client gets the translator's.
-fn translated(reply: Reply, ticket: Ticket, translator: Box<StreamTranslator>) -> Response<Body> {
+fn translated(reply: Reply, ticket: Box<Ticket>, translator: Box<StreamTranslator>) -> Response<Body> {
     let mut response = head(reply.status, reply.headers, &ticket);
     let meter = StreamMeter::new(ticket.asked_at, false);
     let status = reply.status.as_u16();
@@ -123,7 +125,7 @@ fn put_overhead(headers: &mut HeaderMap, ticket: &Ticket) {
     headers.insert(ours::OVERHEAD.clone(), HeaderValue::from(ticket.overhead.as_micros() as u64));
 }
 
-fn demo(reply: echo::Reply, ticket: Ticket) -> Response<Body> {
+fn demo(reply: echo::Reply, ticket: Box<Ticket>) -> Response<Body> {
     let kind = match &reply {
         echo::Reply::Whole(_) => "application/json",
         echo::Reply::Events(_) => "text/event-stream",
@@ -164,7 +166,7 @@ fn head(status: StatusCode, mut headers: HeaderMap, ticket: &Ticket) -> Response
 }
 
 /// An error of ours, with what was tried before it; settles.
-pub(super) fn refused(error: &Error, ticket: Ticket) -> Response<Body> {
+pub(super) fn refused(error: &Error, ticket: Box<Ticket>) -> Response<Body> {
     let mut response = super::refusal(ticket.endpoint.dialect(), error, request_id(&ticket));
     let headers = response.headers_mut();
     if ticket.attempts > 0 {

@@ -5,15 +5,15 @@
 //! by name; nobody is asked then.
 
 use super::answer::Answer;
-use super::attempt::{call, encode};
+use super::attempt::{Failed, call, encode};
 use super::settle::Ticket;
 use super::{Proxy, Question, headers};
-use crate::base::{Clock, Error};
+use crate::base::{Clock, Error, Pieces};
 use crate::config::StreamUsage;
 use crate::dialect::translate::{self, Facts, StreamTranslator, Target as Asked};
 use crate::dialect::{Endpoint, usage};
 use crate::routing::Target;
-use crate::upstream::{CallBody, CallError, CallErrorKind, Pieces, Reply, ReplyBody};
+use crate::upstream::{CallBody, CallError, CallErrorKind, Reply, ReplyBody};
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -21,18 +21,26 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 /// Largest whole answer that is translated.
 const REPLY: usize = 32 << 20;
 
-/// Asks `target` in its dialect. The outer error: the question can't be put in it, so nobody was asked.
+/// Why there is no answer.
+pub(super) enum Missed {
+    /// The question can't be put in the provider's dialect: nobody was asked.
+    Unsaid(Error),
+    /// The attempt failed.
+    Failed(Box<Failed>),
+}
+
+/// Asks `target` in its dialect.
 pub(super) async fn ask(
     proxy: &Proxy,
     question: &Question,
     target: &Target,
     ticket: &mut Ticket,
-) -> Result<Result<Answer, CallError>, Error> {
+) -> Result<Answer, Missed> {
     let provider = &target.account().provider;
     let at = translate::counterpart(question.endpoint, provider.dialect, question.stream).ok_or_else(|| {
         let (model, name) = (&ticket.requested_model, question.endpoint.name());
         let message = format!("`{model}` is served by a provider that has no counterpart of {name}.");
-        Error::malformed(message).param("model")
+        Missed::Unsaid(Error::malformed(message).param("model"))
     })?;
     let asked = Asked {
         model: target.model.name(),
@@ -40,14 +48,16 @@ pub(super) async fn ask(
         max_output: target.model.known().map_or(0, |model| model.max_output),
     };
     let usage = proxy.shared.settings.stream_usage == StreamUsage::Inject || question.peek.include_usage();
-    let body = translate::request(question.endpoint, &question.body, at, &asked, question.stream, usage)?;
+    let body = translate::request(question.endpoint, &question.body, at, &asked, question.stream, usage)
+        .map_err(Missed::Unsaid)?;
     ticket.begin(target.clone());
     ticket.asked_at = at;
-    let mut pieces = Pieces::new();
-    pieces.push(body);
-    let reply = match call(proxy, &question.parts, target, ticket, CallBody::Pieces(pieces), question.stream).await {
+    let body = CallBody::Pieces(Pieces::from(body));
+    let failed = |failed| Missed::Failed(Box::new(failed));
+    let reply = match call(proxy, &question.parts, target, ticket, body, question.stream).await {
         Ok(reply) if reply.status.is_success() => reply,
-        other => return Ok(other.map(Answer::Reply)),
+        Ok(reply) => return Err(failed(Failed::read(reply, target).await)),
+        Err(error) => return Err(failed(Failed::Call(error))),
     };
     let facts = Facts {
         id: ticket.id.to_string().trim_start_matches("req_").to_owned(),
@@ -56,7 +66,7 @@ pub(super) async fn ask(
         include_usage: question.peek.include_usage(),
         array: takes_array(question),
     };
-    Ok(receive(question, reply, ticket, facts).await)
+    receive(question, reply, ticket, facts).await.map_err(|error| failed(Failed::Call(error)))
 }
 
 /// An answer that nobody was asked for: a provider of another dialect can't count for this one.
