@@ -15,6 +15,8 @@ pub(in super::super) struct Reader {
     calls: usize,
     /// The block that is open is a call.
     in_call: bool,
+    /// Of which no argument has come yet.
+    no_args: bool,
 }
 
 impl Reader {
@@ -71,9 +73,19 @@ impl Reader {
                         .for_each(|data| put(Event::Sealed(Seal { origin: Origin::Anthropic, data }))),
                     Some("input_json_delta") if self.in_call => {
                         let json = delta.say("partial_json").filter(|json| !json.is_empty());
-                        json.into_iter().for_each(|json| put(Event::Args(self.calls - 1, json)));
+                        if let Some(json) = json {
+                            self.no_args = false;
+                            put(Event::Args(self.calls - 1, json));
+                        }
                     }
                     _ => {}
+                }
+            }
+            // Elsewhere a call without arguments is a call with an empty object.
+            Some("content_block_stop") if self.in_call => {
+                self.in_call = false;
+                if self.no_args {
+                    put(Event::Args(self.calls - 1, "{}".into()));
                 }
             }
             Some("message_delta") => {
@@ -106,6 +118,7 @@ impl Reader {
             }
             Some("tool_use") => {
                 self.in_call = true;
+                self.no_args = true;
                 self.calls += 1;
                 let name = block.say("name").unwrap_or_default();
                 put(Event::Call { n: self.calls - 1, id: block.say("id"), name, seal: None });
