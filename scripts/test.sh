@@ -32,6 +32,9 @@ has_venv || missing+=(python3-venv)
 has_chromium || missing+=(chromium fonts-dejavu-core)
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
+# What counts a request's instructions and system calls.
+command -v valgrind >/dev/null || missing+=(valgrind)
+command -v strace >/dev/null || missing+=(strace)
 if [ ${#missing[@]} -gt 0 ]; then
     say "installing ${missing[*]}"
     command -v apt-get >/dev/null || die "no apt-get here; install by hand: ${missing[*]}"
@@ -80,6 +83,16 @@ mkdir -p target
 log=target/test.log
 status=0
 cargo test --locked --workspace --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
+
+# Instructions and system calls of a request against benches/budget.toml. A part of the tests is a part of the tests only.
+if [ $# = 0 ]; then
+    say 'what a request costs'
+    count=instructions,syscalls
+    # In some sandboxes nobody may trace.
+    strace -o /dev/null true 2>/dev/null || { count=instructions; echo 'strace may not trace here: system calls are not counted'; }
+    cargo build --locked --workspace --bins --profile quick &&
+        target/quick/loadtest guard --count "$count" 2>&1 | tee -a "$log" || status=1
+fi
 
 say 'summary'
 awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }

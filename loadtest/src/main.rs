@@ -4,13 +4,18 @@
 //! on standard error; 64 when the command line is wrong.
 
 mod chaos;
+mod child;
 mod clock;
 mod compare;
 mod generate;
+mod guard;
+mod live;
 mod mock;
+mod peers;
 mod procfs;
 mod request;
 mod run;
+mod scenario;
 mod wire;
 
 use std::io::{self, Write as _};
@@ -30,6 +35,10 @@ enum Command {
     Run(run::Options),
     /// The same load through nginx and merido in turn, several rounds; prints medians, spreads and the ratio.
     Compare(compare::Options),
+    /// Instructions and system calls a request costs, held against a budget.
+    Guard(guard::Options),
+    /// Which other proxies are here, and how to get them.
+    Peers(peers::install::Options),
     /// Two merido and a Redis to which everything happens, under load: failures, waits and how soon it is noticed.
     Chaos(chaos::Options),
 }
@@ -47,6 +56,8 @@ fn main() -> ExitCode {
         Command::Mock(options) => mock::serve(&options, announce).map_err(|error| format!("mock: {error}")),
         Command::Run(options) => run::run(&options),
         Command::Compare(options) => compare::run(&options),
+        Command::Guard(options) => guard::run(&options),
+        Command::Peers(options) => peers::install::run(&options),
         Command::Chaos(options) => chaos::run(&options),
     };
     match outcome {

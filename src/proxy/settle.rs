@@ -33,6 +33,8 @@ pub(super) struct Ticket {
     pub(super) shown_id: HeaderValue,
     pub(super) caller: Caller,
     pub(super) endpoint: Endpoint,
+    /// Where the provider is asked: the same endpoint, or its counterpart in another dialect.
+    pub(super) asked_at: Endpoint,
     pub(super) started: Now,
     pub(super) requested_model: Arc<str>,
     pub(super) stream: bool,
@@ -98,6 +100,7 @@ impl Ticket {
             client_request_id,
             caller,
             endpoint,
+            asked_at: endpoint,
             started,
             requested_model: Arc::from(""),
             stream: false,
@@ -123,8 +126,9 @@ impl Ticket {
         })
     }
 
-    /// An attempt begins.
+    /// An attempt begins, in the client's own dialect until said otherwise.
     pub(super) fn begin(&mut self, target: Target) {
+        self.asked_at = self.endpoint;
         self.running = Some(target.seat.live.enter());
         self.target = Some(target);
         self.attempts += 1;
@@ -189,7 +193,7 @@ impl Ticket {
     /// at their end only: until then what was relayed is the better count.
     fn so_far(&self, usage: Option<Usage>, completion_estimate: u64) -> (Usage, bool) {
         match usage {
-            Some(usage) if self.stream && self.endpoint == Endpoint::Messages => {
+            Some(usage) if self.stream && self.asked_at == Endpoint::Messages => {
                 let completion = usage.completion.max(completion_estimate);
                 (Usage { completion, ..usage }, completion > usage.completion)
             }

@@ -45,3 +45,4 @@ mod shutdown;
 mod smoke;
 mod support;
 mod traces;
+mod translate;

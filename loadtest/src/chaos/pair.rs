@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::thread::scope;
 use std::time::Duration;
 
+use crate::child::{self, Child, free_port, get, status};
 use crate::clock;
-use crate::compare::child::{self, Child, free_port, get, status};
-use crate::compare::merido::{bare, key_from};
-use crate::generate::{Load, Outcome, Stop};
+use crate::generate::{Load, Outcome, Requests, Stop};
 use crate::mock::Ready;
+use crate::peers::merido::{bare, key_from};
 use crate::request::Shape;
 
 /// How long a state of Redis may take to be said: more, and something is broken.
@@ -144,14 +144,22 @@ impl Pair {
                 .into_iter()
                 .map(|port| {
                     let load = self.of(who, port, rate / 2.0, connections, duration, stop);
-                    threads.spawn(move || load.run())
+                    threads.spawn(move || load?.run())
                 })
                 .collect();
             running.into_iter().map(|one| one.join().map_err(|_| "a load's thread died".to_owned())?).collect()
         })
     }
 
-    fn of(&self, who: Who, port: u16, rate: f64, connections: usize, duration: Duration, stop: &Stop) -> Load {
+    fn of(
+        &self,
+        who: Who,
+        port: u16,
+        rate: f64,
+        connections: usize,
+        duration: Duration,
+        stop: &Stop,
+    ) -> Result<Load, String> {
         let host = format!("127.0.0.1:{port}");
         let key = match who {
             Who::Unlimited => Some(&self.keys[0]),
@@ -159,6 +167,8 @@ impl Pair {
             Who::Over => Some(&self.keys[2]),
             Who::Slow => None,
         };
+        let addresses: Vec<String> = (0..SLOW).map(address).collect();
+        let from = [("x-forwarded-for".to_owned(), address(0))];
         let shape = Shape {
             path: "/v1/chat/completions",
             host: &host,
@@ -167,17 +177,13 @@ impl Pair {
             stream: false,
             include_usage: false,
             body_bytes: 930,
+            headers: if key.is_some() { &[] } else { &from },
         };
-        let wire = shape.wire();
-        let requests: Arc<[Vec<u8>]> = match key {
-            Some(_) => [wire].into(),
-            None => (0..SLOW).map(|n| from(&wire, n)).collect(),
-        };
-        Load {
-            target: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            requests,
-            ending: shape.ending(),
-            stamped: false,
+        let one = Requests::one(shape.form("", false));
+        let requests = if key.is_some() { one } else { one.under(&addresses)? };
+        Ok(Load {
+            targets: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))],
+            requests: Arc::new(requests),
             connections,
             threads: 1,
             rate: Some(rate),
@@ -185,7 +191,8 @@ impl Pair {
             most: u64::MAX,
             abort: 0.0,
             stop: stop.clone(),
-        }
+            begun: Arc::default(),
+        })
     }
 
     /// Waits until `/healthz` of both says so of Redis.
@@ -204,11 +211,9 @@ impl Pair {
     }
 }
 
-/// The request as the nth slow caller sends it.
-fn from(wire: &[u8], n: u32) -> Vec<u8> {
-    let line = wire.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-    let [_, _, high, low] = n.to_be_bytes();
-    [&wire[..line], format!("x-forwarded-for: 10.1.{high}.{low}\r\n").as_bytes(), &wire[line..]].concat()
+/// Where the nth slow caller is: all as long as each other.
+fn address(n: u32) -> String {
+    format!("10.1.{}.{}", 100 + n / 100, 100 + n % 100)
 }
 
 #[cfg(test)]
@@ -217,7 +222,8 @@ mod tests {
 
     #[test]
     fn each_slow_caller_is_somebody_else() {
-        let said = String::from_utf8(from(b"POST / HTTP/1.1\r\nhost: h\r\n\r\n", 9_999)).unwrap();
-        assert_eq!(said, "POST / HTTP/1.1\r\nx-forwarded-for: 10.1.39.15\r\nhost: h\r\n\r\n");
+        let all: std::collections::HashSet<String> = (0..SLOW).map(address).collect();
+        assert_eq!(all.len(), SLOW as usize);
+        assert!(all.iter().all(|one| one.len() == 12 && one.parse::<std::net::Ipv4Addr>().is_ok()));
     }
 }

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::child::free_port;
 use crate::clock;
-use crate::compare::child::free_port;
 
 pub(crate) struct Redis {
     dir: PathBuf,
