@@ -123,7 +123,7 @@ fn tools_are_used_to_the_end_with_a_provider_of_another_dialect() {
 fn golden(name: &str) -> Script {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     let text = std::fs::read_to_string(path).unwrap();
-    if name.ends_with(".sse") {
+    if name.starts_with("streams/") {
         return Script::Events(text.split_inclusive("\n\n").map(str::to_owned).collect(), Then::End);
     }
     Script::Reply(200, "content-type: application/json\r\n".to_owned(), text.into_bytes())

@@ -323,8 +323,7 @@ pub(super) fn joined(parts: &[Part<'_>], between: &str) -> String {
     let texts: Vec<&str> = parts
         .iter()
         .filter_map(|part| match part {
-            Part::Text(text) => Some(&**text),
-            Part::Media(Media { data: Data::Text(text), .. }) => Some(&**text),
+            Part::Text(text) | Part::Media(Media { data: Data::Text(text), .. }) => Some(&**text),
             _ => None,
         })
         .collect();
@@ -340,8 +339,9 @@ pub(super) fn estimate(ask: &Ask<'_>) -> u64 {
         let (mut bytes, mut tokens) = (0, 0);
         for part in parts {
             match part {
-                Part::Text(text) | Part::Thought { text, .. } => bytes += text.len() as u64,
-                Part::Media(Media { data: Data::Text(text), .. }) => bytes += text.len() as u64,
+                Part::Text(text) | Part::Thought { text, .. } | Part::Media(Media { data: Data::Text(text), .. }) => {
+                    bytes += text.len() as u64
+                }
                 Part::Media(_) => tokens += PICTURE,
                 Part::Call(call) => bytes += (call.name.len() + call.args.len()) as u64,
                 Part::Result(outcome) => {

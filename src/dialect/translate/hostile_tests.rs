@@ -120,8 +120,9 @@ fn what_has_no_counterpart_is_refused_by_its_own_name() {
 }
 
 fn merged(mut into: Value, more: Value) -> Value {
-    for (name, value) in more.as_object().unwrap() {
-        into[name] = value.clone();
+    let Value::Object(more) = more else { panic!("{more}") };
+    for (name, value) in more {
+        into[name] = value;
     }
     into
 }

@@ -80,7 +80,7 @@ pub fn count_tokens(body: &[u8]) -> Result<Bytes, Error> {
 /// The provider's whole answer at `from`, for a caller of `to`.
 pub fn answer(from: Endpoint, body: &[u8], to: Endpoint, facts: &Facts) -> Result<Bytes, Error> {
     let unreadable = || Error::new(ErrorKind::UpstreamFailed, "the provider's answer can't be read");
-    let obj = json::document(body).and_then(|raw| Obj::lax(raw)).ok_or_else(unreadable)?;
+    let obj = json::document(body).and_then(Obj::lax).ok_or_else(unreadable)?;
     let mut said = Said::default();
     let mut fits = true;
     let mut put = |event: said::Event<'_>| fits &= said.take(facts, &event);

@@ -142,11 +142,11 @@ impl Said {
             }
             Event::Args(n, more) => {
                 self.kept += more.len();
-                let calls = self.items.iter_mut().filter_map(|item| match item {
+                let mut calls = self.items.iter_mut().filter_map(|item| match item {
                     Item::Call { args, .. } => Some(args),
                     _ => None,
                 });
-                if let Some(args) = calls.into_iter().nth(*n) {
+                if let Some(args) = calls.nth(*n) {
                     args.push_str(more);
                 }
             }

@@ -135,7 +135,7 @@ impl StreamTranslator {
         if data.trim_ascii() == b"[DONE]" {
             return self.end(out);
         }
-        let Some(obj) = json::document(&data).and_then(|raw| Obj::lax(raw)) else {
+        let Some(obj) = json::document(&data).and_then(Obj::lax) else {
             let unreadable = Error::new(ErrorKind::UpstreamFailed, "the provider's stream can't be read");
             return self.give_up(unreadable, out);
         };

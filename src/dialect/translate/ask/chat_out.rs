@@ -19,8 +19,9 @@ pub(in super::super) fn write(ask: &Ask<'_>, target: &Target<'_>, stream: bool, 
     if let Some(Given { at, .. }) = ask.top_k {
         return Err(foreign(at, ""));
     }
-    let media = ask.turns.iter().try_fold((), |(), turn| takes(turn));
-    media?;
+    for turn in &ask.turns {
+        takes(turn)?;
+    }
     let mut body = Vec::with_capacity(1024);
     object(&mut body, |o| {
         o.put("model", target.model);

@@ -28,15 +28,14 @@ pub(in super::super) fn read(body: &[u8]) -> Result<Ask<'_>, Error> {
     }
     if let Some((name, raw)) = obj.either("systemInstruction", "system_instruction") {
         let at = root.key(name);
-        match text(raw) {
-            Some(text) => ask.system.push(text),
-            None => {
-                let (instruction, at) = (Obj::read(raw, at)?, at.key("parts"));
-                for (n, part) in instruction.list("parts")?.into_iter().enumerate() {
-                    let at = at.index(n);
-                    let text = Obj::read(part, at)?.text("text")?.ok_or_else(|| at.foreign("only text is"))?;
-                    ask.system.push(text);
-                }
+        if let Some(text) = text(raw) {
+            ask.system.push(text);
+        } else {
+            let (instruction, at) = (Obj::read(raw, at)?, at.key("parts"));
+            for (n, part) in instruction.list("parts")?.into_iter().enumerate() {
+                let at = at.index(n);
+                let text = Obj::read(part, at)?.text("text")?.ok_or_else(|| at.foreign("only text is"))?;
+                ask.system.push(text);
             }
         }
     }

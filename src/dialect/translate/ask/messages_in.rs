@@ -34,14 +34,12 @@ pub(in super::super) fn read(body: &[u8]) -> Result<Ask<'_>, Error> {
     }
     if let Some(raw) = obj.get("system") {
         let at = root.key("system");
-        match text(raw) {
-            Some(text) => ask.system.push(text),
-            None => {
-                for (n, block) in
-                    list(raw).ok_or_else(|| at.wrong("must be a string or blocks"))?.into_iter().enumerate()
-                {
-                    ask.system.push(Obj::read(block, at.index(n))?.need_text("text")?);
-                }
+        if let Some(text) = text(raw) {
+            ask.system.push(text);
+        } else {
+            let blocks = list(raw).ok_or_else(|| at.wrong("must be a string or blocks"))?;
+            for (n, block) in blocks.into_iter().enumerate() {
+                ask.system.push(Obj::read(block, at.index(n))?.need_text("text")?);
             }
         }
     }

@@ -18,7 +18,7 @@ const LEAST_BUDGET: u64 = 1024;
 
 /// The body.
 pub(in super::super) fn write(ask: &Ask<'_>, target: &Target<'_>, stream: bool) -> Result<Vec<u8>, Error> {
-    for given in [ask.presence, ask.frequency].into_iter().flatten() {
+    if let Some(given) = ask.presence.or(ask.frequency) {
         return Err(foreign(given.at, ""));
     }
     if let Some(Given { it: Format::Json, at }) = &ask.format {
@@ -140,9 +140,8 @@ fn takes(turn: &Turn<'_>) -> Result<(), Error> {
         let known = match (media.kind, &media.data) {
             _ if turn.who == Who::Model => false,
             (Kind::Image | Kind::Document, Data::Url(url)) => url.starts_with("http"),
-            (Kind::Image, _) => true,
+            (Kind::Image, _) | (Kind::Document, Data::Text(_)) => true,
             (Kind::Document, Data::Base64(_)) => media.mime == "application/pdf" || media.mime == "text/plain",
-            (Kind::Document, Data::Text(_)) => true,
             _ => false,
         };
         if !known {

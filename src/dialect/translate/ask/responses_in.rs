@@ -53,15 +53,16 @@ pub(in super::super) fn read(body: &[u8]) -> Result<Ask<'_>, Error> {
     let at = root.key("input");
     match obj.get("input") {
         None => return Err(at.wrong("is missing")),
-        Some(input) => match text(input) {
-            Some(text) => ask.say(Who::User, Part::Text(text)),
-            None => {
+        Some(input) => {
+            if let Some(text) = text(input) {
+                ask.say(Who::User, Part::Text(text));
+            } else {
                 let items = list(input).ok_or_else(|| at.wrong("must be a string or a list of items"))?;
                 for (n, raw) in items.into_iter().enumerate() {
                     item(raw, at.index(n), &mut ask)?;
                 }
             }
-        },
+        }
     }
     let at = root.key("tools");
     for (n, tool) in obj.list("tools")?.into_iter().enumerate() {
@@ -117,12 +118,12 @@ fn item<'a>(raw: &'a RawValue, at: At<'_>, ask: &mut Ask<'a>) -> Result<(), Erro
         }
         "reasoning" => {
             let mut thought = String::new();
-            for (list, key) in [("summary", "summary"), ("content", "content")] {
+            for list in ["summary", "content"] {
                 if !thought.is_empty() {
                     break; // the thought itself, where its summary is already there
                 }
                 let at = at.key(list);
-                for (n, part) in obj.list(key)?.into_iter().enumerate() {
+                for (n, part) in obj.list(list)?.into_iter().enumerate() {
                     thought.push_str(&Obj::read(part, at.index(n))?.need_text("text")?);
                 }
             }

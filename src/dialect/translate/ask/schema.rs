@@ -1,4 +1,4 @@
-//! Gemini's schemas (OpenAPI's, types in capitals) as JSON Schema, members in their order.
+//! Gemini's schemas (types in capitals, `nullable` beside them) as JSON Schema, members in their order.
 //!
 //! Its own depth is bounded: deeper ones are refused.
 
