@@ -6,6 +6,7 @@
 mod chaos;
 mod clock;
 mod compare;
+mod desk;
 mod generate;
 mod mock;
 mod procfs;
@@ -32,6 +33,8 @@ enum Command {
     Compare(compare::Options),
     /// Two merido and a Redis to which everything happens, under load: failures, waits and how soon it is noticed.
     Chaos(chaos::Options),
+    /// What dashboards cost: requests, processor time and memory with and without many of them watching.
+    Desk(desk::Options),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options),
         Command::Compare(options) => compare::run(&options),
         Command::Chaos(options) => chaos::run(&options),
+        Command::Desk(options) => desk::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -22,6 +22,7 @@ use super::codec::Names;
 use super::connector::Connector;
 use crate::base::tasks::{self, Drain, Phase};
 use crate::state::bus::Bus;
+use crate::state::peers::Peers;
 use redis::Value;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -40,6 +41,8 @@ struct Ends {
     connector: Connector,
     names: Names,
     bus: Arc<Bus>,
+    /// Where it is published how far behind the others we are.
+    peers: Arc<Peers>,
     /// Our name, as people see it.
     instance: Arc<str>,
     drain: Drain,
@@ -57,12 +60,13 @@ pub(super) fn start(
     connector: Connector,
     names: Names,
     bus: Arc<Bus>,
+    peers: Arc<Peers>,
     instance: Arc<str>,
     drain: Drain,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     bus.tap();
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let ends = Ends { connector, names, bus, instance, drain };
+    let ends = Ends { connector, names, bus, peers, instance, drain };
     tasks::thread("redis-events".to_owned(), move || {
         runtime.block_on(async {
             let end = ends.drain.clone();

@@ -22,8 +22,8 @@ impl Instance {
         // Readers here are slow: what a ring gives up is another test's.
         let (bus, switch) = (Bus::with_sizes(epoch, 1, 4096, 1 << 18), DrainSwitch::new());
         let connector = Connector::new(url, None).unwrap();
-        let name = format!("i{epoch}").into();
-        let thread = start(connector, Names::new("t"), Arc::clone(&bus), name, switch.drain()).unwrap();
+        let (name, peers) = (format!("i{epoch}").into(), Arc::default());
+        let thread = start(connector, Names::new("t"), Arc::clone(&bus), peers, name, switch.drain()).unwrap();
         Self { bus, switch, thread: Some(thread) }
     }
 

@@ -180,7 +180,7 @@ impl Cluster {
             bell: Arc::clone(&bell),
         };
         let link = Link::new(connector, ROUNDS, names.probe(), config.deadline, reach);
-        let view = View { directory: Arc::clone(&directory), peers, instances: shared.instances };
+        let view = View { directory: Arc::clone(&directory), peers: Arc::clone(&peers), instances: shared.instances };
         let parts: Vec<Box<dyn Part>> = vec![
             // Keeps the door: first of all.
             Box::new(Heartbeat::new(&names, hello, view, Arc::clone(&alone))),
@@ -194,7 +194,7 @@ impl Cluster {
         ];
         let mut threads = Vec::new();
         let instance = Arc::clone(&config.instance);
-        let events = events::start(guarded()?, names.clone(), shared.bus, instance, drain.clone());
+        let events = events::start(guarded()?, names.clone(), shared.bus, peers, instance, drain.clone());
         threads.push(events.map_err(|e| e.to_string())?);
         if let Some(ends) = answers {
             let deadline = (config.deadline * 4).max(VALUES_AT_LEAST);

@@ -44,3 +44,4 @@ mod shutdown;
 mod smoke;
 mod support;
 mod traces;
+mod usage_exact;

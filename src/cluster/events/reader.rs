@@ -61,6 +61,7 @@ pub(super) async fn run(ends: Ends) {
         let bus = Arc::clone(&reader.ends.bus);
         while bus.unfollow() {
             reader.at = None;
+            reader.publish(None);
             bus.called().await;
         }
         reader.follow(Clock::now()).await;
@@ -88,6 +89,7 @@ impl Reader {
             if self.read(&mut held, wanted).await {
                 return;
             }
+            self.publish(None);
             bus.lose();
         }
     }
@@ -124,23 +126,37 @@ impl Reader {
                 }
             };
             let Some(batches) = got else { return false };
+            let mut lag = None;
             for (id, bytes) in &batches {
-                self.take(&bus, *id, bytes);
+                lag = self.take(&bus, *id, bytes).max(lag);
+            }
+            if lag.is_some() {
+                self.publish(lag);
             }
         }
     }
 
-    fn take(&mut self, bus: &Bus, id: StreamId, bytes: &[u8]) {
+    fn publish(&self, lag: Option<Duration>) {
+        self.ends.peers.change(|view| view.event_lag = lag);
+    }
+
+    /// How old it was, if it is another's.
+    fn take(&mut self, bus: &Bus, id: StreamId, bytes: &[u8]) -> Option<Duration> {
         let now = Clock::now();
         (self.at, self.last) = (Some(id), id.max(self.last));
         let entries = unpack(bytes, id.ms);
-        if entries.first().is_some_and(|first| first.epoch != bus.epoch() && first.ms == id.ms) {
+        let others = entries.first().is_some_and(|first| first.epoch != bus.epoch() && first.ms == id.ms);
+        let lag = others.then(|| {
             let there = self.clock.1 + now.since(self.clock.0).as_millis() as u64;
-            METRICS.events_lag_seconds.observe_micros(there.saturating_sub(id.ms) * 1_000);
+            Duration::from_millis(there.saturating_sub(id.ms))
+        });
+        if let Some(lag) = lag {
+            METRICS.events_lag_seconds.observe_micros(lag.as_micros() as u64);
         }
         let (news, missing) = bus.far(entries.into_iter(), self.since, id.ms, now);
         METRICS.events_received.add(news);
         METRICS.events_missing.add(missing);
+        lag
     }
 
     /// Renews the mark, and sees where the stream stands.
