@@ -63,10 +63,10 @@ const LINES = {
       '[model_providers.merido]',
       'name = "merido"',
       `base_url = "${at}/v1"`,
-      'env_key = "MERIDO_API_KEY"',
+      'env_key = "GATEWAY_KEY"',
       'wire_api = "responses"',
     ].join('\n')],
-    ['In the shell', `export MERIDO_API_KEY=${key || 'none'}\ncodex`],
+    ['In the shell', `export GATEWAY_KEY=${key || 'none'}\ncodex`],
   ],
   other: (at, key) => [
     ['What speaks OpenAI', `export OPENAI_BASE_URL=${at}/v1\nexport OPENAI_API_KEY=${key || 'none'}`],
