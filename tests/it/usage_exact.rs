@@ -124,6 +124,8 @@ fn ten_thousand_requests_are_counted_to_the_token() {
 
     let leavers = (0..REQUESTS).filter(|n| Plan::of(*n).leaves).count() as u64;
     assert!(leavers > 400, "{leavers}");
+    let ended = || meter.whole(None).requests + meter.ledger().hung_up;
+    eventually("the provider is done with all of them", || ended() == REQUESTS as u64);
     let whole = meter.whole(None);
     assert_eq!((meter.calls(), whole.requests), (REQUESTS as u64, REQUESTS as u64 - leavers), "nobody was asked twice");
     eventually("all is counted", || usage(&both[0], "")["total"]["requests"] == json!(REQUESTS));
