@@ -15,7 +15,14 @@ const REQUESTS: usize = 10_000;
 const CALLERS: usize = 16;
 /// One in so many streams is left in its middle.
 const LEFT: usize = 9;
-const MODELS: [&str; 3] = ["openai/gpt-4o-mini", "anthropic/claude-sonnet-4-5", "gemini/gemini-2.5-flash"];
+/// Who asks for what.
+const ASKS: [(&str, &str); 5] = [
+    ("chat", "openai/gpt-4o-mini"),
+    ("messages", "anthropic/claude-sonnet-4-5"),
+    ("gemini", "gemini/gemini-2.5-flash"),
+    ("responses", "openai/gpt-4o"),
+    ("embeddings", "openai/text-embedding-3-small"),
+];
 
 /// One request: how it is asked, for what, and whether its client stays.
 #[derive(Clone, Copy, Debug)]
@@ -27,16 +34,12 @@ struct Plan {
 }
 
 impl Plan {
-    /// All kinds in turn: every caller asks every provider, whole and streamed.
+    /// All kinds in turn, whole and streamed.
     fn of(n: usize) -> Self {
-        let kind = n % 25;
-        if kind == 24 {
-            let model = "openai/text-embedding-3-small";
-            return Self { caller: "embeddings", model, stream: false, leaves: false };
-        }
-        let stream = kind % 2 == 1;
-        let caller = ["chat", "messages", "gemini", "responses"][kind / 2 % 4];
-        Self { caller, model: MODELS[kind / 8], stream, leaves: stream && (n / 25) % LEFT == 0 }
+        let (caller, model) = ASKS[n % ASKS.len()];
+        let turn = n / ASKS.len();
+        let stream = turn % 2 == 1 && caller != "embeddings";
+        Self { caller, model, stream, leaves: stream && (turn / 2).is_multiple_of(LEFT) }
     }
 
     fn path(self) -> String {
