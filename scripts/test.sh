@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs every test. On a fresh Debian or Ubuntu with a Rust toolchain it installs what is missing first; run again, it
-# installs nothing. Servers the tests need (Redis, Postgres, nginx) are started by the tests, on ports of their own:
+# installs nothing. Servers the tests need (Redis, Postgres, PgBouncer, nginx) are started by the tests, on ports of their own:
 # none that happens to run is used.
 #
 #   scripts/test.sh [arguments for cargo test]
@@ -11,8 +11,9 @@ say() { printf '\n== %s\n' "$*"; }
 die() { printf '\n%s\n' "$*" >&2; exit 1; }
 
 has_postgres() { command -v postgres >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; }
-# nginx lies in /usr/sbin, which is in root's PATH only.
+# These lie in /usr/sbin, which is in root's PATH only.
 has_nginx() { command -v nginx >/dev/null || [ -x /usr/sbin/nginx ]; }
+has_pgbouncer() { command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ]; }
 has_chromium() { command -v chromium >/dev/null || [ -x "${MERIDO_TEST_CHROMIUM:-}" ]; }
 has_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
 
@@ -24,12 +25,16 @@ command -v cc >/dev/null || missing+=(build-essential)
 command -v curl >/dev/null || missing+=(curl)
 command -v redis-server >/dev/null || missing+=(redis-server)
 has_postgres || missing+=(postgresql)
+has_pgbouncer || missing+=(pgbouncer)
 has_nginx || missing+=(nginx-light)
 has_venv || missing+=(python3-venv)
 # The dashboard is driven in a real browser; without any font it would show boxes.
 has_chromium || missing+=(chromium fonts-dejavu-core)
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
+# What counts a request's instructions and system calls.
+command -v valgrind >/dev/null || missing+=(valgrind)
+command -v strace >/dev/null || missing+=(strace)
 if [ ${#missing[@]} -gt 0 ]; then
     say "installing ${missing[*]}"
     command -v apt-get >/dev/null || die "no apt-get here; install by hand: ${missing[*]}"
@@ -78,6 +83,16 @@ mkdir -p target
 log=target/test.log
 status=0
 cargo test --locked --workspace --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
+
+# Instructions and system calls of a request against benches/budget.toml. A part of the tests is a part of the tests only.
+if [ $# = 0 ]; then
+    say 'what a request costs'
+    count=instructions,syscalls
+    # In some sandboxes nobody may trace.
+    strace -o /dev/null true 2>/dev/null || { count=instructions; echo 'strace may not trace here: system calls are not counted'; }
+    cargo build --locked --workspace --bins --profile quick &&
+        target/quick/loadtest guard --count "$count" 2>&1 | tee -a "$log" || status=1
+fi
 
 say 'summary'
 awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }

@@ -8,6 +8,7 @@ use crate::base::tasks::spawn_on;
 use crate::base::{Error, ErrorKind};
 use crate::dialect::{Dialect, Endpoint};
 use crate::proxy::{Asked, LISTING, Proxy};
+use crate::server::body::{Answering, answered};
 use crate::server::{Body, Handler, Incoming, Peer, body};
 use http::header::{ALLOW, HeaderValue};
 use hyper::{Method, Request, Response};
@@ -97,13 +98,15 @@ impl Urls {
         response
     }
 
-    async fn control(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    fn control(&self, request: Request<Incoming>, peer: Peer) -> Answering {
         let admin = Arc::clone(&self.admin);
         let answer = spawn_on(&self.control, "control request", async move { admin.handle(request, peer).await });
-        match answer.await {
-            Ok(response) => response,
-            Err(_) => body::control_error(&Error::internal("the request failed; the log has more")),
-        }
+        Box::pin(async move {
+            match answer.await {
+                Ok(response) => response,
+                Err(_) => body::control_error(&Error::internal("the request failed; the log has more")),
+            }
+        })
     }
 }
 
@@ -115,39 +118,41 @@ impl AdminUrls {
 }
 
 impl Handler for AdminUrls {
-    async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Answering {
         match route(request.uri().path()) {
-            Route::Control => self.admin.handle(request, peer).await,
-            _ => body::control_error(&Error::new(ErrorKind::NotFound, "models are not served on this listener")),
+            Route::Control => Box::pin(async move { self.admin.handle(request, peer).await }),
+            _ => answered(body::control_error(&Error::new(
+                ErrorKind::NotFound,
+                "models are not served on this listener",
+            ))),
         }
     }
 }
 
 impl Handler for Urls {
-    async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Answering {
         let (endpoint, model) = match route(request.uri().path()) {
-            // Boxed: it would ride in every data-plane request's future.
-            Route::Control => return Box::pin(self.control(request, peer)).await,
+            Route::Control => return self.control(request, peer),
             Route::Models(one) if reads(request.method()) => {
-                return self.proxy.models(request.headers(), peer, one.as_deref());
+                return answered(self.proxy.models(request.headers(), peer, one.as_deref()));
             }
             Route::ModelGroups if reads(request.method()) => {
-                return self.proxy.model_groups(request.headers(), peer);
+                return answered(self.proxy.model_groups(request.headers(), peer));
             }
             Route::Models(_) | Route::ModelGroups => {
-                return self.wrong_method(Dialect::OpenAi, LISTING, &request, peer, "GET");
+                return answered(self.wrong_method(Dialect::OpenAi, LISTING, &request, peer, "GET"));
             }
             Route::Data(endpoint, model) => (endpoint, model),
         };
         if request.method() != Method::POST {
-            return self.wrong_method(endpoint.dialect(), endpoint.name(), &request, peer, "POST");
+            return answered(self.wrong_method(endpoint.dialect(), endpoint.name(), &request, peer, "POST"));
         }
         if peer.control_only {
             let full = Error::new(ErrorKind::Overloaded, "too many connections; try again")
                 .retry_after(std::time::Duration::from_secs(1));
-            return self.proxy.refuse(endpoint.dialect(), endpoint.name(), &full, request.headers(), peer);
+            return answered(self.proxy.refuse(endpoint.dialect(), endpoint.name(), &full, request.headers(), peer));
         }
-        self.proxy.handle(Asked { endpoint, model_in_path: model }, request, peer).await
+        self.proxy.handle(Asked { endpoint, model_in_path: model }, request, peer)
     }
 }
 

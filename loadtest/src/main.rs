@@ -4,14 +4,19 @@
 //! on standard error; 64 when the command line is wrong.
 
 mod chaos;
+mod child;
 mod clock;
 mod compare;
 mod desk;
 mod generate;
+mod guard;
+mod live;
 mod mock;
+mod peers;
 mod procfs;
 mod request;
 mod run;
+mod scenario;
 mod wire;
 
 use std::io::{self, Write as _};
@@ -31,6 +36,10 @@ enum Command {
     Run(run::Options),
     /// The same load through nginx and merido in turn, several rounds; prints medians, spreads and the ratio.
     Compare(compare::Options),
+    /// Instructions and system calls a request costs, held against a budget.
+    Guard(guard::Options),
+    /// Which other proxies are here, and how to get them.
+    Peers(peers::install::Options),
     /// Two merido and a Redis to which everything happens, under load: failures, waits and how soon it is noticed.
     Chaos(chaos::Options),
     /// What dashboards cost: requests, processor time and memory with and without many of them watching.
@@ -50,6 +59,8 @@ fn main() -> ExitCode {
         Command::Mock(options) => mock::serve(&options, announce).map_err(|error| format!("mock: {error}")),
         Command::Run(options) => run::run(&options),
         Command::Compare(options) => compare::run(&options),
+        Command::Guard(options) => guard::run(&options),
+        Command::Peers(options) => peers::install::run(&options),
         Command::Chaos(options) => chaos::run(&options),
         Command::Desk(options) => desk::run(&options),
     };

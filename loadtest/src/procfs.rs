@@ -8,13 +8,39 @@ use std::fs;
 use std::process::Command;
 
 /// One look at a process tree.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Sample {
     /// User and system time, seconds, dead and waited-for children included.
     pub(crate) cpu_seconds: f64,
     /// Resident memory, MiB. Pages shared between processes of the tree count once for each.
     pub(crate) rss_mib: f64,
     pub(crate) processes: usize,
+    /// CPU time of each thread alive, ns, by its number.
+    pub(crate) threads: HashMap<u32, u64>,
+}
+
+impl Sample {
+    /// CPU seconds of the busiest threads since an earlier look, the busiest first.
+    pub(crate) fn busiest_since(&self, before: &Self, most: usize) -> Vec<f64> {
+        let spent = |(thread, ns): (&u32, &u64)| ns.saturating_sub(before.threads.get(thread).copied().unwrap_or(0));
+        let mut all: Vec<f64> = self.threads.iter().map(|one| spent(one) as f64 / 1e9).collect();
+        all.sort_by(|a, b| b.total_cmp(a));
+        all.truncate(most);
+        all
+    }
+}
+
+/// The last of a chain of processes that each started one: what a tool runs, or the process itself.
+pub(crate) fn innermost(pid: u32) -> u32 {
+    tree(pid, &all()).last().copied().unwrap_or(pid)
+}
+
+/// How many files a process may have open, and how many more it could allow itself.
+pub(crate) fn open_files(pid: &str) -> Option<(u64, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    let mut numbers = line.split_whitespace().map(|word| word.parse().unwrap_or(u64::MAX));
+    Some((numbers.next()?, numbers.next()?))
 }
 
 /// Clock ticks a second and bytes a page of this machine.
@@ -30,18 +56,24 @@ impl Units {
         Self { ticks: getconf("CLK_TCK", 100.0), page: getconf("PAGESIZE", 4096.0) }
     }
 
-    /// Adds up `root` and its descendants. An error when `root` itself is gone.
-    pub(crate) fn sample(&self, root: u32) -> Result<Sample, String> {
-        let stats = all();
-        if !stats.contains_key(&root) {
-            return Err(format!("process {root} is gone"));
-        }
+    /// Adds up some processes and their descendants. An error when one of the former is gone.
+    pub(crate) fn sample_all(&self, roots: &[u32]) -> Result<Sample, String> {
         let mut sample = Sample::default();
-        for pid in tree(root, &stats) {
-            let stat = &stats[&pid];
-            sample.cpu_seconds += stat.ticks as f64 / self.ticks;
-            sample.rss_mib += stat.pages as f64 * self.page / f64::from(1 << 20);
-            sample.processes += 1;
+        if roots.is_empty() {
+            return Ok(sample);
+        }
+        let stats = all();
+        for root in roots {
+            if !stats.contains_key(root) {
+                return Err(format!("process {root} is gone"));
+            }
+            for pid in tree(*root, &stats) {
+                let stat = &stats[&pid];
+                sample.cpu_seconds += stat.ticks as f64 / self.ticks;
+                sample.rss_mib += stat.pages as f64 * self.page / f64::from(1 << 20);
+                sample.processes += 1;
+                sample.threads.extend(threads(pid));
+            }
         }
         Ok(sample)
     }
@@ -67,6 +99,19 @@ fn all() -> HashMap<u32, Stat> {
         .filter(|entry| entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()))
         .filter_map(|entry| parse(&fs::read_to_string(entry.path().join("stat")).ok()?))
         .map(|stat| (stat.pid, stat))
+        .collect()
+}
+
+/// CPU time of a process's threads, ns. Empty where the kernel does not say.
+fn threads(pid: u32) -> Vec<(u32, u64)> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let spent = |path: std::path::PathBuf| {
+        let text = fs::read_to_string(path.join("schedstat")).ok()?;
+        text.split(' ').next()?.parse().ok()
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().to_string_lossy().parse().ok()?, spent(entry.path())?)))
         .collect()
 }
 
@@ -120,8 +165,13 @@ mod tests {
 
     #[test]
     fn this_process_has_used_memory() {
-        let sample = Units::of_this_machine().sample(std::process::id()).unwrap();
+        let units = Units::of_this_machine();
+        let sample = units.sample_all(&[std::process::id()]).unwrap();
         assert!(sample.rss_mib > 0.5 && sample.processes >= 1);
-        assert!(Units::of_this_machine().sample(u32::MAX).is_err());
+        assert!(units.sample_all(&[u32::MAX]).is_err());
+        let mut later = sample.clone();
+        later.threads = HashMap::from([(1, 3_000_000_000), (2, 1_000_000_000)]);
+        assert_eq!(later.busiest_since(&Sample::default(), 1), [3.0]);
+        assert!(open_files("self").is_some_and(|(soft, hard)| 0 < soft && soft <= hard));
     }
 }

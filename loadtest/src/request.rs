@@ -2,7 +2,9 @@
 //!
 //! Must never depend on the time or on chance: the same arguments give the same bytes.
 
-use crate::generate::Ending;
+use std::fmt::Write as _;
+
+use crate::generate::{Ending, Form};
 
 /// What the request should be.
 #[derive(Debug, Clone)]
@@ -15,6 +17,8 @@ pub(crate) struct Shape<'a> {
     pub(crate) include_usage: bool,
     /// Size of the body, bytes; a floor is what the fixed fields need.
     pub(crate) body_bytes: usize,
+    /// Further lines of the head.
+    pub(crate) headers: &'a [(String, String)],
 }
 
 impl Shape<'_> {
@@ -22,8 +26,12 @@ impl Shape<'_> {
     pub(crate) fn wire(&self) -> Vec<u8> {
         let body = self.body();
         let key = self.key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
+        let mut more = String::new();
+        for (name, value) in self.headers {
+            let _ = write!(more, "{name}: {value}\r\n");
+        }
         let head = format!(
-            "POST {} HTTP/1.1\r\nhost: {}\r\n{key}content-type: application/json\r\naccept: */*\r\n\
+            "POST {} HTTP/1.1\r\nhost: {}\r\n{key}{more}content-type: application/json\r\naccept: */*\r\n\
              user-agent: loadtest\r\ncontent-length: {}\r\n\r\n",
             self.path,
             self.host,
@@ -39,6 +47,11 @@ impl Shape<'_> {
             (true, "/v1/messages") => Ending::MessageStop,
             _ => Ending::Framed,
         }
+    }
+
+    /// The request as one form of a load. `stamped`: a paced mock answers it.
+    pub(crate) fn form(&self, name: &str, stamped: bool) -> Form {
+        Form::new(name, self.wire(), self.ending(), self.stream && stamped)
     }
 
     fn body(&self) -> Vec<u8> {
@@ -74,7 +87,16 @@ mod tests {
     use super::*;
 
     fn shape(path: &str, stream: bool) -> Shape<'_> {
-        Shape { path, host: "h", model: "m", key: Some("k"), stream, include_usage: true, body_bytes: 930 }
+        Shape {
+            path,
+            host: "h",
+            model: "m",
+            key: Some("k"),
+            stream,
+            include_usage: true,
+            body_bytes: 930,
+            headers: &[],
+        }
     }
 
     #[test]

@@ -6,11 +6,13 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::generate::{Load, Outcome, Quantiles, Stop};
+use crate::generate::{Load, Outcome, Quantiles, Requests, Stop};
+use crate::live;
 use crate::procfs::{Sample, Units};
 use crate::request::Shape;
 
@@ -66,28 +68,56 @@ pub(crate) struct Options {
 pub(crate) struct Measured {
     pub(crate) outcome: Outcome,
     pub(crate) process: Option<Usage>,
+    /// What it cost the Redis behind it, when there is one of ours.
+    pub(crate) redis: Option<RedisUsage>,
 }
 
-/// CPU time per request and memory of a process tree over one run.
+/// What a run cost Redis.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct RedisUsage {
+    /// Commands as Redis counts them: those inside scripts, too.
+    pub(crate) commands_per_request: f64,
+    pub(crate) cpu_us_per_request: f64,
+    pub(crate) commands: u64,
+}
+
+/// CPU time per request and memory of some process trees over one run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Usage {
     pub(crate) cpu_us_per_request: f64,
     pub(crate) cpu_seconds: f64,
+    /// At the end.
     pub(crate) rss_mib: f64,
+    /// Before the first request.
+    pub(crate) rss_before_mib: f64,
+    /// CPU seconds of the busiest threads, the busiest first; at most 16.
+    pub(crate) threads: Vec<f64>,
 }
 
-/// Runs the load while watching `pid`. CPU time is divided by every request begun, answered or not: refusals cost too.
-pub(crate) fn measure(load: &Load, pid: Option<u32>, units: Units) -> Result<Measured, String> {
-    let sample = || pid.map(|pid| units.sample(pid)).transpose();
-    let before = sample()?;
-    let outcome = load.run()?;
-    let process = before.zip(sample()?).map(|(before, after)| usage(before, after, outcome.requests()));
-    Ok(Measured { outcome, process })
+/// Runs the load while watching process trees. CPU time is divided by every request begun, answered or not: refusals
+/// cost too. `around` runs what it is given, and may show how far it has come.
+pub(crate) fn measure(
+    load: &Load,
+    pids: &[u32],
+    units: Units,
+    around: impl FnOnce(&dyn Fn() -> Result<Outcome, String>) -> Result<Outcome, String>,
+) -> Result<Measured, String> {
+    let before = units.sample_all(pids)?;
+    let outcome = around(&|| load.run())?;
+    let after = units.sample_all(pids)?;
+    let process = (!pids.is_empty()).then(|| usage(&before, &after, outcome.requests()));
+    Ok(Measured { outcome, process, redis: None })
 }
 
-fn usage(before: Sample, after: Sample, requests: u64) -> Usage {
+fn usage(before: &Sample, after: &Sample, requests: u64) -> Usage {
     let cpu_seconds = (after.cpu_seconds - before.cpu_seconds).max(0.0);
-    Usage { cpu_us_per_request: cpu_seconds * 1e6 / requests.max(1) as f64, cpu_seconds, rss_mib: after.rss_mib }
+    Usage {
+        cpu_us_per_request: cpu_seconds * 1e6 / requests.max(1) as f64,
+        cpu_seconds,
+        rss_mib: after.rss_mib,
+        rss_before_mib: before.rss_mib,
+        threads: after.busiest_since(before, 16),
+    }
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), String> {
@@ -100,12 +130,11 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         stream: options.stream,
         include_usage: options.include_usage,
         body_bytes: options.body_bytes,
+        headers: &[],
     };
     let load = Load {
-        target,
-        request: shape.wire(),
-        ending: shape.ending(),
-        stamped: options.event_delay,
+        targets: vec![target],
+        requests: Arc::new(Requests::one(shape.form("", options.event_delay))),
         connections: options.connections,
         threads: threads(options.threads),
         rate: rate(options.rate)?,
@@ -113,8 +142,10 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         most: options.requests,
         abort: options.abort,
         stop: Stop::default(),
+        begun: Arc::default(),
     };
-    let measured = measure(&load, options.pid, Units::of_this_machine())?;
+    let pids: Vec<u32> = options.pid.into_iter().collect();
+    let measured = measure(&load, &pids, Units::of_this_machine(), |what| live::watch(what, "", &load))?;
     let json = || serde_json::to_string_pretty(&measured).map_err(|error| error.to_string());
     let to_stdout = options.json.as_deref().is_some_and(|path| path.as_os_str() == "-");
     let text = if to_stdout { json()? + "\n" } else { describe(&measured) };
@@ -167,7 +198,7 @@ fn address(url: &str) -> Result<(String, SocketAddr, String), String> {
 
 /// A run as lines of text.
 fn describe(measured: &Measured) -> String {
-    let Measured { outcome, process } = measured;
+    let Measured { outcome, process, .. } = measured;
     let mut text = String::new();
     let _ = writeln!(
         text,
@@ -193,6 +224,9 @@ fn describe(measured: &Measured) -> String {
     };
     line("latency", &outcome.latency);
     line("first byte", &outcome.first_byte);
+    for (name, of) in &outcome.forms {
+        line(name, of);
+    }
     if let Some(delay) = &outcome.event_delay {
         line("event delay", delay);
     }
@@ -221,8 +255,8 @@ mod tests {
 
     #[test]
     fn cpu_is_shared_out_over_requests() {
-        let at = |cpu_seconds| Sample { cpu_seconds, rss_mib: 5.0, processes: 2 };
-        let used = usage(at(1.0), at(1.5), 10_000);
+        let at = |cpu_seconds| Sample { cpu_seconds, rss_mib: 5.0, ..Sample::default() };
+        let used = usage(&at(1.0), &at(1.5), 10_000);
         assert!((used.cpu_us_per_request - 50.0).abs() < 1e-6);
     }
 

@@ -5,9 +5,9 @@
 
 use crate::base::alarms::Alarms;
 use crate::base::hatch::{TestAccount, Tested};
-use crate::base::{AccountId, Clock, Dialect, Error, ErrorKind};
+use crate::base::{AccountId, Clock, Dialect, Error, ErrorKind, Pieces};
 use crate::state::catalog::{Account, Directory};
-use crate::upstream::{Call, CallBody, CallError, Client, ClientConfig, Headers, Pieces, Reply};
+use crate::upstream::{Call, CallBody, CallError, Client, ClientConfig, Headers, Reply};
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -89,6 +89,7 @@ impl Probe {
             path: &path,
             headers: &Asking { account },
             body: CallBody::Pieces(Pieces::from(body)),
+            asked: Clock::now(),
             // The clock around the whole call is the one that counts: nobody sweeps this client's alarms.
             first_byte: PATIENCE,
             idle: PATIENCE,

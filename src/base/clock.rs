@@ -4,6 +4,7 @@
 //! outside this process; whatever leaves the process (rows, events, tokens) carries Unix time instead.
 
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Nanoseconds since this process first asked for the time. Never goes back.
@@ -13,6 +14,9 @@ pub struct Now(u64);
 /// Hands out [`Now`] and Unix time.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock;
+
+/// Wall milliseconds less monotonic ones; 0: not looked at yet.
+static WALL: AtomicU64 = AtomicU64::new(0);
 
 #[expect(clippy::disallowed_methods, reason = "the one clock")]
 static ANCHOR: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -28,6 +32,20 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "the one clock")]
     pub fn unix_ms() -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+    }
+
+    /// The wall time of `now`, which is about now, by the offset last taken ([`Self::look_at_wall`]): saves a look at the
+    /// second clock. Late to notice a jump of the wall clock by as much as the offset is old.
+    pub fn unix_ms_at(now: Now) -> u64 {
+        match WALL.load(Ordering::Relaxed) {
+            0 => Self::unix_ms(),
+            offset => now.as_nanos() / 1_000_000 + offset,
+        }
+    }
+
+    /// Takes the offset between the two clocks anew. For the cores' tickers, at every tick.
+    pub fn look_at_wall(now: Now) {
+        WALL.store(Self::unix_ms().saturating_sub(now.as_nanos() / 1_000_000), Ordering::Relaxed);
     }
 
     /// Wall time in whole seconds since 1970.

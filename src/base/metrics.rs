@@ -247,17 +247,29 @@ metrics! {
     log_rows_spilled: Counter = "merido_log_rows_spilled_total";
     /// Store transactions that failed.
     store_errors: Counter = "merido_store_errors_total";
-    /// Store calls made while answering a data-plane request: stays 0.
-    store_calls_on_hot_path: Counter = "merido_store_calls_on_hot_path_total";
+    /// Calls of the store by kind; none is made for a request, whose usage is appended in batches.
+    store_appends: Counter = "merido_store_calls_total" {"op=\"append\""};
+    /// Calls of the store by kind; none is made for a request, whose usage is appended in batches.
+    store_looks: Counter = "merido_store_calls_total" {"op=\"look\""};
+    /// Calls of the store by kind; none is made for a request, whose usage is appended in batches.
+    store_spent: Counter = "merido_store_calls_total" {"op=\"spent\""};
+    /// Calls of the store by kind; none is made for a request, whose usage is appended in batches.
+    store_prunes: Counter = "merido_store_calls_total" {"op=\"prune\""};
+    /// Calls of the store by kind; none is made for a request, whose usage is appended in batches.
+    store_reads: Counter = "merido_store_calls_total" {"op=\"read\""};
+    /// Calls of the store by kind; none is made for a request, whose usage is appended in batches.
+    store_writes: Counter = "merido_store_calls_total" {"op=\"write\""};
     /// Times the catalog was built and published.
     catalog_builds: Counter = "merido_catalog_builds_total";
     /// Live events dropped because their ring was overtaken or full.
     events_dropped: Counter = "merido_events_dropped_total";
-    /// Messages of the cluster, by what became of them; `skipped` counts each entry of a kind or form unknown here.
+    /// Messages of the cluster, by what became of them; `skipped` counts each entry of a kind or form unknown here, `refused` those no instance of this deployment wrote.
     cluster_heard: Counter = "merido_cluster_messages_total" {"result=\"heard\""};
-    /// Messages of the cluster, by what became of them; `skipped` counts each entry of a kind or form unknown here.
+    /// Messages of the cluster, by what became of them; `skipped` counts each entry of a kind or form unknown here, `refused` those no instance of this deployment wrote.
     cluster_own: Counter = "merido_cluster_messages_total" {"result=\"own\""};
-    /// Messages of the cluster, by what became of them; `skipped` counts each entry of a kind or form unknown here.
+    /// Messages of the cluster, by what became of them; `skipped` counts each entry of a kind or form unknown here, `refused` those no instance of this deployment wrote.
+    cluster_refused: Counter = "merido_cluster_messages_total" {"result=\"refused\""};
+    /// Messages of the cluster, by what became of them; `skipped` counts each entry of a kind or form unknown here, `refused` those no instance of this deployment wrote.
     cluster_skipped: Counter = "merido_cluster_messages_total" {"result=\"skipped\""};
     /// Gaps shown to those who follow the live events.
     events_gaps: Counter = "merido_events_gaps_total";
@@ -309,6 +321,8 @@ metrics! {
     limits_waited: Counter = "merido_limits_waited_total";
     /// Requests with limits let in because Redis was away or late.
     limits_fail_open: Counter = "merido_limits_fail_open_total";
+    /// Settlements that found no room among those waiting to be told to Redis; each is told with its key's next call.
+    limits_unsaid_over: Counter = "merido_limits_settlements_deferred_total";
     /// Calls to Redis on behalf of limits.
     limits_calls: Counter = "merido_limits_calls_total";
     /// Logins to the control plane, by outcome.

@@ -145,7 +145,7 @@ async fn models_tokens_passwords_and_the_check() {
     assert!(said.contains("ok    master key") && said.contains("no account with openai"), "{said}");
     shell.run("merido models remove fast").await;
     assert_eq!(shell.code("merido models remove fast").await, EXIT_FAILURE);
-    assert!(shell.run("merido migrate").await.contains("version 4"));
+    assert!(shell.run("merido migrate").await.contains("version 6"));
     shell.settings.dashboard_password_hash = Some(Secret::new("plain"));
     shell.settings.master_key = Some(Secret::new("AAAA"));
     let mut out = Vec::new();

@@ -1,11 +1,11 @@
 //! The part of the rounds that serves budgets: what keys spend goes out, what all have spent comes back.
 //!
-//! As with limits, queues of fixed delays: settlements that may gather, claims to renew. While Redis is down nothing is
-//! called and nobody waits; what is unsaid stays in the ledgers and is said on return.
+//! As with limits: whoever waits comes first; all else stands in queues of fixed delays (settlements that may gather,
+//! claims to renew) and has a share of each round. While Redis is down nothing is called and nobody waits; what is unsaid
+//! stays in the ledgers and is said on return.
 
-use super::call::{Answer, Script, script};
+use super::call::{Answer, Script, carried_out, script};
 use super::codec::Names;
-use super::limits::pop_if;
 use super::{Part, Round};
 use crate::base::Now;
 use crate::state::lease::Turn;
@@ -21,6 +21,8 @@ static BUDGETS: Script = script!("budgets.lua");
 const BEAT: Duration = Duration::from_secs(2);
 /// So long settlements gather.
 const UNSAID: Duration = Duration::from_millis(50);
+/// Ledgers that somebody waits for in one round: no more than one trip takes.
+const ASKED: usize = 256;
 /// Integers that Lua holds exactly: nine million dollars.
 const EXACT: i64 = (1 << 53) - 1;
 
@@ -28,6 +30,7 @@ const EXACT: i64 = (1 << 53) - 1;
 pub(super) struct Budgets {
     names: Names,
     till: Arc<Till>,
+    asked: VecDeque<Book>,
     unsaid: VecDeque<(Now, Book)>,
     beats: VecDeque<(Now, Book)>,
     sent: Vec<Book>,
@@ -37,12 +40,18 @@ pub(super) struct Budgets {
 impl Budgets {
     /// For the ledgers at `till`.
     pub(super) fn new(names: Names, till: Arc<Till>) -> Self {
-        Self { names, till, unsaid: VecDeque::new(), beats: VecDeque::new(), sent: Vec::new(), up: false }
+        let (asked, unsaid, beats) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
+        Self { names, till, asked, unsaid, beats, sent: Vec::new(), up: false }
     }
 
     fn speak(&mut self, book: Book, turn: Turn, round: &mut Round<'_>) {
         if let Some(call) = book.call(turn, round.now) {
-            round.push(self.pack(&call));
+            let packed = self.pack(&call);
+            if call.asks.is_empty() {
+                round.tend(packed);
+            } else {
+                round.ask(packed);
+            }
             self.sent.push(book);
         }
     }
@@ -51,7 +60,7 @@ impl Budgets {
         let mut out = BUDGETS.call(&[&self.names.budget(call.key)]);
         let unsigned = |n: u64| i64::try_from(n).unwrap_or(EXACT);
         let head = [unsigned(call.id), unsigned(call.seq), call.budget, call.total, call.used, call.acked, call.claim];
-        let tail = [call.want, self.till.instances().into(), unsigned(call.asks.len() as u64)];
+        let tail = [call.want, self.till.instances().into(), unsigned(call.asks.len() as u64), call.heard.into()];
         for n in head.into_iter().chain(tail).chain(call.asks.iter().copied()) {
             out.cmd.arg(n.clamp(-EXACT, EXACT));
         }
@@ -66,25 +75,37 @@ impl Part for Budgets {
         self.unsaid.extend(later.into_iter().map(|book| (now + UNSAID, book)));
         self.up = round.up;
         if !round.up {
-            for book in listed {
+            for book in std::mem::take(&mut self.asked).into_iter().chain(listed) {
                 book.give_up();
             }
             return;
         }
-        for book in listed {
+        self.asked.extend(listed);
+        while self.sent.len() < ASKED
+            && let Some(book) = self.asked.pop_front()
+        {
             self.speak(book, Turn::Listed, round);
         }
-        while let Some((_, book)) = pop_if(&mut self.unsaid, |(due, _)| *due <= now) {
-            self.speak(book, Turn::Later, round);
-        }
-        while let Some((_, book)) = pop_if(&mut self.beats, |(due, _)| *due <= now) {
-            self.speak(book, Turn::Beat, round);
+    }
+
+    fn tend(&mut self, round: &mut Round<'_>) {
+        while round.up && round.room > 0 {
+            let due =
+                |queue: &VecDeque<(Now, Book)>| queue.front().map(|(due, _)| *due).filter(|due| *due <= round.now);
+            let (queue, turn) = match (due(&self.unsaid), due(&self.beats)) {
+                (None, None) => return,
+                (Some(unsaid), beat) if beat.is_none_or(|beat| unsaid <= beat) => (&mut self.unsaid, Turn::Later),
+                _ => (&mut self.beats, Turn::Beat),
+            };
+            if let Some((_, book)) = queue.pop_front() {
+                self.speak(book, turn, round);
+            }
         }
     }
 
     fn settle(&mut self, answers: &mut dyn Iterator<Item = Answer>, now: Now) {
         for book in std::mem::take(&mut self.sent) {
-            let reply = answers.next().and_then(Result::ok).and_then(|value| read(&value));
+            let reply = carried_out(answers.next()).and_then(|value| read(&value));
             let (beats, unsaid) = book.answered(&self.till, reply.as_ref());
             if beats {
                 self.beats.push_back((now + BEAT, book.clone()));
@@ -97,7 +118,8 @@ impl Part for Budgets {
 
     fn due(&self) -> Option<Now> {
         let heads = [self.unsaid.front(), self.beats.front()];
-        heads.into_iter().flatten().map(|(due, _)| *due).min().filter(|_| self.up)
+        let asked = self.asked.front().map(|_| Now::default());
+        asked.or_else(|| heads.into_iter().flatten().map(|(due, _)| *due).min()).filter(|_| self.up)
     }
 
     fn returned(&mut self, _now: Now) {
@@ -106,8 +128,9 @@ impl Part for Budgets {
 
     fn close(&mut self, round: &mut Round<'_>) {
         let (listed, later) = self.till.take();
+        let listed = std::mem::take(&mut self.asked).into_iter().chain(listed);
         let queued = std::mem::take(&mut self.unsaid).into_iter().chain(std::mem::take(&mut self.beats));
-        let all: Vec<Book> = listed.into_iter().chain(later).chain(queued.map(|(_, book)| book)).collect();
+        let all: Vec<Book> = listed.chain(later).chain(queued.map(|(_, book)| book)).collect();
         for book in all {
             self.speak(book, Turn::Close, round);
         }

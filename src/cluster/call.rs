@@ -3,6 +3,7 @@
 //! Scripts are called by their hash; the link loads one that the server does not know and calls it again, which is safe
 //! because a call answered NOSCRIPT did nothing.
 
+use crate::base::metrics::METRICS;
 use redis::{Cmd, ToRedisArgs, Value};
 use std::sync::LazyLock;
 
@@ -16,12 +17,14 @@ pub(super) struct Script {
 /// One command.
 #[derive(Clone)]
 pub(super) struct Call {
-    /// The key that decides which node it goes to.
+    /// The key that decides which node it goes to. Empty: to any that is up.
     pub(super) key: Box<[u8]>,
     /// As sent.
     pub(super) cmd: Cmd,
     /// What to load when the server does not know it.
     pub(super) script: Option<&'static Script>,
+    /// Bytes of a large value that it may be answered with; 0: a few.
+    pub(super) back: u32,
 }
 
 /// Why a call has no answer.
@@ -45,6 +48,19 @@ macro_rules! script {
 }
 pub(super) use script;
 
+/// What came of a call, if it was carried out. A refusal of a script that is meant to work is counted: something else than
+/// ours lies under its key, or the server forbids what it needs.
+pub(super) fn carried_out(answer: Option<Answer>) -> Option<Value> {
+    match answer? {
+        Ok(value) => Some(value),
+        Err(Fault::Down) => None,
+        Err(Fault::Refused(_)) => {
+            METRICS.cluster_unreadable.inc();
+            None
+        }
+    }
+}
+
 impl Script {
     /// Of this text and its SHA-1; see [`script!`].
     pub(super) const fn new(code: &'static str, hash: fn() -> Box<str>) -> Self {
@@ -55,7 +71,7 @@ impl Script {
     pub(super) fn call(&'static self, keys: &[&[u8]]) -> Call {
         let mut cmd = redis::cmd("EVALSHA");
         cmd.arg(&**self.hash).arg(keys.len()).arg(keys);
-        Call { key: keys.first().copied().unwrap_or_default().into(), cmd, script: Some(self) }
+        Call { key: keys.first().copied().unwrap_or_default().into(), cmd, script: Some(self), back: 0 }
     }
 
     /// `SCRIPT LOAD` of it.
@@ -69,7 +85,23 @@ impl Script {
 impl Call {
     /// A plain command that belongs to `key`. The key is *not* added as an argument.
     pub(super) fn new(name: &str, key: &[u8]) -> Self {
-        Self { key: key.into(), cmd: redis::cmd(name), script: None }
+        Self { key: key.into(), cmd: redis::cmd(name), script: None, back: 0 }
+    }
+
+    /// It may be answered with so many bytes.
+    #[must_use]
+    pub(super) fn back(mut self, bytes: u32) -> Self {
+        self.back = bytes;
+        self
+    }
+
+    /// Bytes of its arguments, and of what it may be answered with.
+    pub(super) fn bytes(&self) -> u64 {
+        let lengths = self.cmd.args_iter().map(|arg| match arg {
+            redis::Arg::Simple(bytes) => bytes.len() as u64,
+            redis::Arg::Cursor => 0,
+        });
+        lengths.sum::<u64>() + u64::from(self.back)
     }
 
     /// One argument more.

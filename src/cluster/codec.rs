@@ -10,6 +10,11 @@ use crate::state::subject::{Net, Subject};
 /// Lists of accounts that rests are remembered of; each in a slot of its own.
 pub(super) const SHARDS: u64 = 16;
 
+/// The forms of what lies under a key's buckets and budget. They stand in the keys' names: where two versions of a script
+/// run side by side, each has a value of its own and never takes the other's for nothing.
+const LIMIT_FORM: u32 = 1;
+const BUDGET_FORM: u32 = 1;
+
 /// The field of an account's own rest in its table.
 pub(super) const WHOLE: &str = "account";
 
@@ -17,12 +22,19 @@ pub(super) const WHOLE: &str = "account";
 #[derive(Clone, Debug)]
 pub(super) struct Names {
     prefix: Box<str>,
+    /// Addresses are hashed with it.
+    secret: [u8; 32],
 }
 
 impl Names {
     /// Below `prefix`.
     pub(super) fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.into() }
+        Self { prefix: prefix.into(), secret: [0; 32] }
+    }
+
+    /// Addresses are hashed with `secret`, the deployment's own, before they stand in a name.
+    pub(super) fn hiding(self, secret: [u8; 32]) -> Self {
+        Self { secret, ..self }
     }
 
     /// The stream of live events; all that belongs to it is in one slot.
@@ -67,6 +79,11 @@ impl Names {
         ["a", "c"].map(|what| format!("{}:{{d:{hex}}}:{what}", self.prefix).into_bytes())
     }
 
+    /// What an `Idempotency-Key` was used for.
+    pub(super) fn named(&self, name: &[u8; 32]) -> Vec<u8> {
+        format!("{}:{{n:{}}}", self.prefix, blake3::Hash::from_bytes(*name).to_hex()).into_bytes()
+    }
+
     /// The prefix itself: sealed values are bound to it.
     pub(super) fn prefix(&self) -> &str {
         &self.prefix
@@ -75,16 +92,15 @@ impl Names {
     /// The buckets of what is limited.
     pub(super) fn limit(&self, subject: Subject) -> Vec<u8> {
         match subject {
-            Subject::Key(key) => format!("{}:{{k{}}}:limit", self.prefix, key.0),
-            Subject::Addr(Net::V4(bits)) => format!("{}:{{a{bits:08x}}}:limit", self.prefix),
-            Subject::Addr(Net::V6(bits)) => format!("{}:{{a{bits:016x}}}:limit", self.prefix),
+            Subject::Key(key) => format!("{}:{{k{}}}:limit:{LIMIT_FORM}", self.prefix, key.0),
+            Subject::Addr(net) => format!("{}:{{a{}}}:limit:{LIMIT_FORM}", self.prefix, hidden(&self.secret, net)),
         }
         .into_bytes()
     }
 
     /// What a key has spent.
     pub(super) fn budget(&self, key: KeyId) -> Vec<u8> {
-        format!("{}:{{k{}}}:budget", self.prefix, key.0).into_bytes()
+        format!("{}:{{k{}}}:budget:{BUDGET_FORM}", self.prefix, key.0).into_bytes()
     }
 
     /// What a probe writes to; its own slot.
@@ -123,6 +139,15 @@ pub(super) const fn shard(account: AccountId) -> u64 {
     account.0 % SHARDS
 }
 
+/// An address as it goes out: whoever reads Redis learns nobody's.
+pub(super) fn hidden(secret: &[u8; 32], net: Net) -> String {
+    let hash = match net {
+        Net::V4(bits) => blake3::keyed_hash(secret, &bits.to_be_bytes()),
+        Net::V6(bits) => blake3::keyed_hash(secret, &bits.to_be_bytes()),
+    };
+    hash.to_hex()[..24].to_owned()
+}
+
 /// The field of a rest in its account's table.
 pub(super) fn field(model: Option<ModelId>) -> String {
     model.map_or_else(|| WHOLE.to_owned(), |model| format!("{:016x}", model.0))
@@ -135,4 +160,20 @@ pub(super) fn model(field: &[u8]) -> Result<Option<ModelId>, ()> {
     }
     let hex = std::str::from_utf8(field).ok().filter(|hex| hex.len() == 16).ok_or(())?;
     u64::from_str_radix(hex, 16).map(|n| Some(ModelId(n))).map_err(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_shows_an_address_and_each_deployment_has_its_own() {
+        let names = |secret| Names::new("p").hiding([secret; 32]);
+        let limit = |secret, net| String::from_utf8(names(secret).limit(Subject::Addr(net))).unwrap();
+        let (four, six) = (Net::V4(0x0a0b_0c0d), Net::V6(0x2001_0db8_0001_0002));
+        assert_eq!(limit(1, four), limit(1, four));
+        let all = [limit(1, four), limit(2, four), limit(1, six), limit(1, Net::V6(0x0a0b_0c0d))];
+        assert!(all.iter().all(|one| !one.contains("0a0b0c0d") && !one.contains("20010db8")), "{all:?}");
+        assert!((1..all.len()).all(|n| !all[..n].contains(&all[n])), "{all:?}");
+    }
 }

@@ -208,6 +208,12 @@ impl Way {
     async fn subscribe(&mut self, channels: &[&[u8]]) -> Result<Subscription, Broken> {
         let server = self.next_server();
         let (mut conn, pushed) = server.listening().await?;
+        if self.connector.target().is_cluster()
+            && let Ok(map) = Connector::slots(&server).await
+        {
+            // Those named at the start may all go one day.
+            self.known = map.owners;
+        }
         for &channel in channels {
             // The confirmation is pushed, too; here only that there was one counts.
             let confirmed = conn.command(Call::new("SUBSCRIBE", b"").arg(channel), super::dial::CONNECT).await?;

@@ -4,7 +4,7 @@
 //! it arrived; a lost attempt counts as a failure. While Redis is away attempts are answered at once: nobody to ask.
 
 use super::call::{Answer, Call, Fault, Script, script};
-use super::codec::Names;
+use super::codec::{Names, hidden};
 use super::{Part, Round};
 use crate::base::Now;
 use crate::base::metrics::METRICS;
@@ -39,6 +39,8 @@ pub(super) struct LoginCounts {
     said: Sayings,
     ends: VecDeque<Said>,
     sent: VecDeque<Sent>,
+    /// A round was full, and more may wait.
+    more: bool,
 }
 
 /// Counts unknown API keys with the others.
@@ -58,7 +60,7 @@ enum Sent {
 impl LoginCounts {
     /// Under the deployment's `key`.
     pub(super) fn new(names: Names, key: [u8; 32], epoch: u64, said: Sayings) -> Self {
-        Self { names, key, epoch, said, ends: VecDeque::new(), sent: VecDeque::new() }
+        Self { names, key, epoch, said, ends: VecDeque::new(), sent: VecDeque::new(), more: false }
     }
 
     fn call(&self, what: &str, counted: Counted) -> Call {
@@ -91,17 +93,20 @@ impl LoginCounts {
 
 impl Part for LoginCounts {
     fn gather(&mut self, round: &mut Round<'_>) {
-        while let Some(said) = self.said.take() {
+        while (!round.up || self.sent.len() < A_ROUND)
+            && let Some(said) = self.said.take()
+        {
             match said {
                 // Dropping the question answers it.
-                Said::Attempt(..) if !round.up || self.sent.len() >= A_ROUND => {}
+                Said::Attempt(..) if !round.up => {}
                 Said::Attempt(counted, reply) => {
-                    round.push(self.call("attempt", counted));
+                    round.ask(self.call("attempt", counted));
                     self.sent.push_back(Sent::Attempt(reply));
                 }
                 end => self.end(end),
             }
         }
+        self.more = round.up && self.sent.len() >= A_ROUND;
         while round.up
             && self.sent.len() < A_ROUND * 2
             && let Some(end) = self.ends.pop_front()
@@ -133,6 +138,10 @@ impl Part for LoginCounts {
                 (Sent::Attempt(_) | Sent::End(_), _) => {}
             }
         }
+    }
+
+    fn due(&self) -> Option<Now> {
+        self.more.then(Now::default)
     }
 }
 
@@ -182,15 +191,6 @@ impl Part for Strikes {
     fn due(&self) -> Option<Now> {
         Some(self.next)
     }
-}
-
-/// An address as it goes out.
-fn hidden(key: &[u8; 32], net: Net) -> String {
-    let hash = match net {
-        Net::V4(bits) => blake3::keyed_hash(key, &bits.to_be_bytes()),
-        Net::V6(bits) => blake3::keyed_hash(key, &bits.to_be_bytes()),
-    };
-    hash.to_hex()[..24].to_owned()
 }
 
 #[cfg(test)]

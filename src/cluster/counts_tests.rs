@@ -89,3 +89,28 @@ async fn strikes_of_one_minute_add_up_and_addresses_are_bounded() {
     server.command("HSET t:{strikes} @ 5");
     assert_eq!(tell(100, &[("a", 2)]).await, [2], "a new window");
 }
+
+#[test]
+fn of_many_attempts_at_once_each_is_counted_in_its_round() {
+    let (logins, said) = Logins::open(Arc::default());
+    let mut counts = LoginCounts::new(Names::new("t"), [3; 32], 1, said);
+    let waiting: Vec<_> = (0..70).filter_map(|_| logins.attempt(Net::V4(1))).collect();
+    let now = Clock::now();
+    let mut sent = Vec::new();
+    while sent.last() != Some(&0) {
+        let mut calls = Vec::new();
+        counts.gather(&mut Round::new(&mut calls, now, true));
+        assert_eq!(counts.due().is_some(), calls.len() == A_ROUND, "the next round follows at once");
+        let answer = Value::Array(vec![Value::Int(0), Value::Int(0)]);
+        counts.settle(&mut vec![Ok(answer); calls.len()].into_iter(), now);
+        sent.push(calls.len());
+    }
+    assert_eq!(sent, [32, 32, 6, 0]);
+    for (_, mut verdict) in waiting {
+        assert_eq!(verdict.try_recv(), Ok(Verdict::In { known: false }), "nobody decides alone");
+    }
+    // While Redis is away each is answered at once: nobody to ask.
+    let (_, mut verdict) = logins.attempt(Net::V4(1)).unwrap();
+    counts.gather(&mut Round::new(&mut Vec::new(), now, false));
+    assert_eq!(verdict.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+}

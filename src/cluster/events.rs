@@ -35,13 +35,17 @@ static WATCH: Script = script!("events_watch.lua");
 /// Bound on a round trip. Nobody waits for it, so it is no sign of anything but a dead connection.
 const TRIP: Duration = Duration::from_secs(2);
 
+/// From one call that carries events, or brings any, to the next: what happens first goes at once, what follows gathers.
+/// Without it each few events would be two calls, more than all else that busy instances ask of Redis.
+const PACE: Duration = Duration::from_millis(30);
+
 /// What both ends need.
 #[derive(Clone)]
 struct Ends {
     connector: Connector,
     names: Names,
     bus: Arc<Bus>,
-    /// Where it is published how far behind the others we are.
+    /// Where it is said how far behind the others we are.
     peers: Arc<Peers>,
     /// Our name, as people see it.
     instance: Arc<str>,

@@ -13,6 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// One instance's end of it.
 struct Instance {
     bus: Arc<Bus>,
+    peers: Arc<Peers>,
     switch: DrainSwitch,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -22,9 +23,11 @@ impl Instance {
         // Readers here are slow: what a ring gives up is another test's.
         let (bus, switch) = (Bus::with_sizes(epoch, 1, 4096, 1 << 18), DrainSwitch::new());
         let connector = Connector::new(url, None).unwrap();
-        let (name, peers) = (format!("i{epoch}").into(), Arc::default());
-        let thread = start(connector, Names::new("t"), Arc::clone(&bus), peers, name, switch.drain()).unwrap();
-        Self { bus, switch, thread: Some(thread) }
+        let name = format!("i{epoch}").into();
+        let peers = Arc::<Peers>::default();
+        let (names, seen) = (Names::new("t"), Arc::clone(&peers));
+        let thread = start(connector, names, Arc::clone(&bus), seen, name, switch.drain()).unwrap();
+        Self { bus, peers, switch, thread: Some(thread) }
     }
 
     /// Events `from` to `to`, as its core and collector would.
@@ -124,7 +127,7 @@ fn calls(redis: &RedisServer, name: &str) -> u64 {
 
 #[test]
 fn nobody_watches_nothing_is_read_and_after_a_while_nothing_is_sent_until_somebody_does() {
-    let redis = RedisServer::start();
+    let mut redis = RedisServer::start();
     let (a, b) = (Instance::start(&redis.url(), 1), Instance::start(&redis.url(), 2));
     // It stops to send once it has found no mark for a while; from then on it keeps what happened since its last look.
     a.emit(1, 10);
@@ -147,6 +150,10 @@ fn nobody_watches_nothing_is_read_and_after_a_while_nothing_is_sent_until_somebo
     assert!(first <= last + 1);
     seen.is_whole(1, first, last + 5);
     assert!(calls(&redis, "xread") > 0);
+    until("how far it is behind is known", || b.peers.view().event_lag.is_some());
+    assert_eq!(a.peers.view().event_lag, None, "it does not read");
+    redis.kill();
+    until("nobody knows", || b.peers.view().event_lag.is_none());
 }
 
 #[test]

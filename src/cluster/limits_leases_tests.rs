@@ -45,3 +45,27 @@ fn what_is_lent_and_what_is_left_are_one_burst_together() {
         .count();
     assert!(lease > 10 && elsewhere + lease <= 400, "{elsewhere} and {lease} on lease");
 }
+
+#[test]
+fn what_is_held_is_shown() {
+    let mut world = World::new(1);
+    let peers = Arc::<Peers>::default();
+    world.instances[0].part.shown = Some(Arc::clone(&peers));
+    let limits = Limited { rpm: 60_000, burst: 400, tpm: 0, max_parallel: 40 };
+    let mut running = Vec::new();
+    for _ in 0..30 {
+        running.extend(world.get(0, &limits, 0).ok());
+        world.round(0, None);
+        world.pass(1);
+    }
+    world.instances[0].part.next_look = world.now;
+    world.round(0, None);
+    let held = peers.view().leases;
+    assert!(held.subjects == 1 && held.requests > 0 && held.slots >= 30, "{held:?}");
+    running.clear();
+    for _ in 0..60 {
+        world.pass(100);
+        world.round(0, None);
+    }
+    assert_eq!(peers.view().leases, LeasesView::default(), "nothing is left of it");
+}

@@ -10,7 +10,7 @@ use crate::base::sync::AtomicU32;
 use crate::cluster::Call;
 use crate::cluster::call::Fault;
 use crate::cluster::link::Link;
-use crate::cluster::testing::RedisServer;
+use crate::cluster::testing::{Kind, Redis};
 use crate::state::buckets::Limits as Limited;
 use crate::state::desk::Policy;
 use crate::state::limiter::{Decision, Taken, Waiting};
@@ -164,7 +164,7 @@ struct Run<'a> {
     case: Case,
     runtime: &'a tokio::runtime::Runtime,
     link: &'a mut Link,
-    server: &'a RedisServer,
+    server: &'a Redis,
     dice: Dice,
     events: BinaryHeap<Reverse<At>>,
     count: u64,
@@ -307,7 +307,7 @@ impl Run<'_> {
 }
 
 /// One run of one case.
-fn run(case: Case, seed: u64, runtime: &tokio::runtime::Runtime, link: &mut Link, server: &RedisServer) -> Outcome {
+fn run(case: Case, seed: u64, runtime: &tokio::runtime::Runtime, link: &mut Link, server: &Redis) -> Outcome {
     server.command("FLUSHALL");
     let mut run = Run {
         case,
@@ -368,9 +368,18 @@ fn excess(case: &Case, burst: f64, admitted: &[(Now, u64)]) -> f64 {
 
 #[test]
 fn over_lossy_wires_the_promised_bucket_holds() {
+    holds(Kind::OneServer);
+}
+
+#[test]
+fn over_lossy_wires_the_promised_bucket_holds_on_three_nodes() {
+    holds(Kind::ThreeNodes);
+}
+
+fn holds(kind: Kind) {
     let seed = std::env::var("MERIDO_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1u64);
     let rounds = std::env::var("MERIDO_TEST_ROUNDS").ok().and_then(|s| s.parse().ok()).unwrap_or(1u64);
-    let server = RedisServer::start();
+    let server = Redis::start(kind);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut link = linked(&server, &runtime);
     let mut wrong = Vec::new();

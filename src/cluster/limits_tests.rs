@@ -6,7 +6,7 @@ use crate::base::sync::AtomicU32;
 use crate::base::{KeyId, RequestId};
 use crate::cluster::connector::Connector;
 use crate::cluster::link::Link;
-use crate::cluster::testing::RedisServer;
+use crate::cluster::testing::{HasUrl, RedisServer};
 use crate::cluster::{Call, call};
 use crate::state::buckets::{Limits as Limited, Which};
 use crate::state::desk::Policy;
@@ -41,7 +41,9 @@ impl Instance {
     /// What its next round holds.
     pub(super) fn gather(&mut self, now: Now, up: bool) -> Vec<Call> {
         let mut calls = Vec::new();
-        self.part.gather(&mut Round { calls: &mut calls, now, up });
+        let mut round = Round::new(&mut calls, now, up);
+        self.part.gather(&mut round);
+        self.part.tend(&mut round);
         calls
     }
 
@@ -129,13 +131,13 @@ impl World {
     }
 }
 
-/// A way to `server` that is open.
-pub(in crate::cluster) fn linked(server: &RedisServer, runtime: &tokio::runtime::Runtime) -> Link {
-    let connector = Connector::new(&server.url(), None).unwrap();
+/// A way to `server` that is open, to all of it.
+pub(in crate::cluster) fn linked(server: &impl HasUrl, runtime: &tokio::runtime::Runtime) -> Link {
+    let connector = Connector::new(&server.redis_url(), None).unwrap();
     let mut link =
         Link::new(connector, "test", Names::new("t").probe(), Duration::from_secs(10), Arc::new(Reach::new()));
     runtime.block_on(async {
-        while !link.is_up() {
+        while !link.is_whole() {
             link.changed().await;
         }
     });
@@ -286,7 +288,7 @@ fn at_the_end_everything_goes_back() {
     }
     let mut calls = Vec::new();
     let now = world.now;
-    world.instances[0].part.close(&mut Round { calls: &mut calls, now, up: true });
+    world.instances[0].part.close(&mut Round::new(&mut calls, now, true));
     let answers = world.runtime.block_on(world.link.round(&at(&calls, server_clock(now))));
     world.instances[0].settle(answers, now);
     let all: Vec<_> = (0..40).filter_map(|_| world.get(1, &limits, 100).ok()).collect();
@@ -355,7 +357,7 @@ fn usage_is_settled_once_whatever_is_lost_and_debt_stays() {
     world.pass(50);
     world.round(0, None);
     assert_eq!(world.take(1, &limits, 1).outcome.unwrap_err().which, Which::Tokens);
-    let life: f64 = world.server.command("PTTL t:{k7}:limit").trim().trim_start_matches(':').parse().unwrap();
+    let life: f64 = world.server.command("PTTL t:{k7}:limit:1").trim().trim_start_matches(':').parse().unwrap();
     assert!(life > 60_000.0 + 400_000.0, "41,480 tokens come in at a hundred a second: {life}");
     world.pass(1_100);
     world.server.command("FLUSHALL");
@@ -373,6 +375,23 @@ fn what_a_lost_reply_had_granted_is_not_lost() {
     }
     let headers = world.take(0, &limits, 100).headers;
     assert_eq!((headers.requests.unwrap().remaining, headers.tokens.unwrap().remaining), (9, 5_900));
+}
+
+#[test]
+fn usage_said_in_doubt_is_not_charged_again_when_redis_has_forgotten_who_said_it() {
+    let mut world = World::new(2);
+    let limits = Limited { rpm: 0, burst: 0, tpm: 6_000, max_parallel: 0 };
+    world.get(0, &limits, 100).unwrap().settle(1, 12_000, world.now);
+    world.round(0, None);
+    world.pass(50);
+    assert_eq!(world.round(0, Some(Lost::Reply)), 1, "carried out, and nobody here knows");
+    // Cut off for longer than Redis remembers: 6,110 tokens flow in, and the other one's call makes it forget.
+    world.pass(61_100);
+    let left = |world: &mut World| world.take(1, &limits, 0).headers.tokens.unwrap().remaining;
+    assert_eq!(left(&mut world), 115);
+    assert_eq!(world.round(0, None), 1);
+    world.pass(1_000);
+    assert_eq!(left(&mut world), 215);
 }
 
 #[test]
@@ -466,3 +485,6 @@ fn while_redis_is_away_the_policy_decides_and_nobody_waits() {
 
 #[path = "limits_leases_tests.rs"]
 mod leases;
+
+#[path = "limits_backlog_tests.rs"]
+mod backlog;

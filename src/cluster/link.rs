@@ -6,7 +6,7 @@
 
 use super::call::{Answer, Call, Fault};
 use super::connector::Connector;
-use super::node::{BACKOFF, Node, Probed};
+use super::node::{BACKOFF, Node, Patience, Probed};
 use super::reply::Reply;
 use super::slots::SlotMap;
 use super::url::Address;
@@ -29,7 +29,7 @@ pub(super) struct Link {
     role: &'static str,
     /// In front of the probes' keys.
     probe: Vec<u8>,
-    deadline: Duration,
+    patience: Patience,
     /// Of a cluster in the order of the map's owners; others that calls were sent to come after them.
     nodes: Vec<Node>,
     map: Option<SlotMap>,
@@ -51,12 +51,13 @@ pub(super) struct Changed {
 }
 
 impl Link {
-    /// Connects when driven by [`Link::changed`]. `probe`: the key that probes write to. `reach`: where it is published.
+    /// Connects when driven by [`Link::changed`]. `probe`: the key that probes write to; `patience`: bounds each round
+    /// trip; `reach`: where it is published.
     pub(super) fn new(
         connector: Connector,
         role: &'static str,
         probe: Vec<u8>,
-        deadline: Duration,
+        patience: impl Into<Patience>,
         reach: Arc<Reach>,
     ) -> Self {
         let backoff = Backoff::new(BACKOFF.0, BACKOFF.1, Clock::now().as_nanos());
@@ -64,7 +65,7 @@ impl Link {
             connector,
             role,
             probe,
-            deadline,
+            patience: patience.into(),
             nodes: Vec::new(),
             map: None,
             fetch: None,
@@ -86,6 +87,13 @@ impl Link {
     /// Whether calls go out to anybody.
     pub(super) fn is_up(&self) -> bool {
         self.nodes.iter().any(Node::is_up)
+    }
+
+    /// Whether every node there is takes calls, and who has what is known.
+    #[cfg(test)]
+    pub(super) fn is_whole(&self) -> bool {
+        let known = self.map.is_some() || !self.connector.target().is_cluster();
+        known && self.is_up() && self.nodes.iter().all(Node::is_up)
     }
 
     /// Says that nobody may use it, and why, although calls go out; or that all may again.
@@ -219,6 +227,9 @@ impl Link {
     }
 
     fn owner(&self, key: &[u8]) -> Option<usize> {
+        if key.is_empty() {
+            return self.nodes.iter().position(Node::is_up);
+        }
         match &self.map {
             Some(map) => map.owner(key),
             None => (!self.nodes.is_empty()).then_some(0),
@@ -240,7 +251,7 @@ impl Link {
     }
 
     fn node(&self, address: Address, probe: Vec<u8>) -> Node {
-        Node::new(self.connector.server(address), self.role, probe, self.deadline)
+        Node::new(self.connector.server(address), self.role, probe, self.patience)
     }
 
     /// Nodes as the map has them; those known already stay as they are.

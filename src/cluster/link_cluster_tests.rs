@@ -119,6 +119,11 @@ async fn a_node_that_dies_takes_nothing_with_it_but_its_own_keys() {
         }
     }
     assert!(reach.is_up() && link.is_up(), "the rest of it is there");
+    // What belongs nowhere goes to whoever is there.
+    for channel in ["a", "b", "c", "d"] {
+        let said = link.round(&[Call::new("PUBLISH", b"").arg(channel).arg("x")]).await;
+        assert!(matches!(said[..], [Ok(Value::Int(_))]), "{said:?}");
+    }
     let reason = reach.report().reason.unwrap();
     assert!(reason.contains(&cluster.nodes[1].addr().to_string()), "{reason}");
     cluster.nodes[1].revive();

@@ -298,3 +298,19 @@ async fn a_link_that_nobody_drives_any_more_is_down() {
     drop(link);
     assert!(!reach.is_up(), "requests would wait for an answer until their deadline, each of them");
 }
+
+#[tokio::test]
+async fn who_moves_large_values_has_time_for_their_bytes() {
+    let server = RedisServer::start();
+    let connector = || Connector::new(&server.url(), None).unwrap();
+    let slow = |bytes| [Call::new("BLPOP", b"t").arg("nothing").arg("0.3").back(bytes)];
+    let patience = Patience::by_size(Duration::from_millis(100), 100_000);
+    let mut link = Link::new(connector(), "test", b"t:probe".to_vec(), patience, Arc::default());
+    until(&mut link, true).await;
+    assert_eq!(link.round(&slow(1_000_000)).await, [Ok(Value::Nil)], "ten seconds for a megabyte");
+    assert_eq!(link.round(&slow(0)).await, [Err(Fault::Down)]);
+    // Where nothing large is moved, what may come back makes no difference.
+    let (mut link, _) = self::link(&server.url(), Duration::from_millis(100));
+    until(&mut link, true).await;
+    assert_eq!(link.round(&slow(1_000_000)).await, [Err(Fault::Down)]);
+}

@@ -26,6 +26,8 @@ mod rests;
 #[cfg(test)]
 mod rests_tests;
 mod resync;
+#[cfg(test)]
+mod scripts_tests;
 mod slots;
 mod subscribe;
 mod task;
@@ -45,12 +47,14 @@ use lead::Leading;
 use limits::Limits;
 use link::Link;
 use news::NewsOut;
+use node::Patience;
 use peers::{Heartbeat, View};
 pub use peers::{Hello, Identity, meet};
 use rests::Rests;
 use resync::Progress;
 use subscribe::{Ear, Listening};
-use values::Values;
+use values::{Rounds, Values};
+use wire::Voice;
 
 use crate::base::bell::Bell;
 use crate::base::seal::{DataKey, SealError};
@@ -79,8 +83,13 @@ use tokio::runtime::Builder;
 
 /// The role of the shared rounds' connection.
 const ROUNDS: &str = "rounds";
-/// A round with large values has four deadlines, and so long at least.
+/// Calls of a round that nobody waits for: all parts' together, in their turns; and while somebody waits for others.
+const TENDED: usize = 256;
+const TENDED_BESIDE_ASKS: usize = 32;
+/// A round with large values has four deadlines, so long at least, and the time that its bytes take at so many a second:
+/// 16 Mbit/s count as a network that works.
 const VALUES_AT_LEAST: Duration = Duration::from_millis(100);
+const VALUES_SLOWEST: u32 = 2_000_000;
 
 /// What it takes to find the others.
 #[derive(Clone, Debug)]
@@ -166,42 +175,45 @@ impl Cluster {
         let (url, roots) = (config.url.reveal(), config.extra_roots.as_deref());
         let guarded = || Connector::guarded(url, roots, &alone).map_err(wrong);
         let no_key = |e: SealError| e.to_string();
-        let (names, epoch) = (Names::new(&config.prefix), config.epoch);
         let Shared { bell, drain, reach, directory, tells, breakers, news, .. } = shared;
         let Company { hello, peers, retention, logins, unknown, answers, key } = shared.company;
         let hidden = key.sub_key("addresses in redis").map_err(no_key)?;
+        let (names, epoch) = (Names::new(&config.prefix).hiding(hidden), config.epoch);
+        let voice = Voice { epoch, secret: key.sub_key("messages in redis").map_err(no_key)? };
         let progress = Arc::new(Progress::new());
         let connector = Connector::new(url, roots).map_err(wrong)?;
         let listening = Listening {
             way: guarded()?.way("subscription"),
             channel: names.news(),
-            ear: Ear { epoch, directory: Arc::clone(&directory), listeners: shared.listeners },
+            ear: Ear { voice, directory: Arc::clone(&directory), listeners: shared.listeners },
             progress: Arc::clone(&progress),
             bell: Arc::clone(&bell),
         };
-        let link = Link::new(connector, ROUNDS, names.probe(), config.deadline, reach);
-        let view = View { directory: Arc::clone(&directory), peers: Arc::clone(&peers), instances: shared.instances };
+        let link = Link::new(connector, ROUNDS, names.probe(), config.deadline, Arc::clone(&reach));
+        let seen = Arc::clone(&peers);
+        let view = View { directory: Arc::clone(&directory), peers: seen, instances: shared.instances };
         let parts: Vec<Box<dyn Part>> = vec![
             // Keeps the door: first of all.
             Box::new(Heartbeat::new(&names, hello, view, Arc::clone(&alone))),
-            Box::new(Limits::new(names.clone(), shared.limits)),
+            Box::new(Limits::new(names.clone(), shared.limits).showing(Arc::clone(&peers))),
             Box::new(Budgets::new(names.clone(), shared.budgets)),
-            Box::new(Rests::new(names.clone(), epoch, directory, tells, breakers, Arc::clone(&progress))),
-            Box::new(NewsOut::new(names.clone(), epoch, news)),
+            Box::new(Rests::new(names.clone(), voice, directory, tells, breakers, Arc::clone(&progress))),
+            Box::new(NewsOut::new(names.clone(), voice, news)),
             Box::new(LoginCounts::new(names.clone(), hidden, epoch, logins)),
             Box::new(Strikes::new(&names, hidden, unknown)),
             Box::new(Leading::new(&names, "retention", epoch, retention)),
         ];
         let mut threads = Vec::new();
         let instance = Arc::clone(&config.instance);
-        let events = events::start(guarded()?, names.clone(), shared.bus, peers, instance, drain.clone());
+        let events = events::start(guarded()?, names.clone(), shared.bus, Arc::clone(&peers), instance, drain.clone());
         threads.push(events.map_err(|e| e.to_string())?);
         if let Some(ends) = answers {
             let deadline = (config.deadline * 4).max(VALUES_AT_LEAST);
             let answers = Answers::new(key.child("dedup values").map_err(no_key)?, &config.prefix);
-            let link = Link::new(guarded()?, "values", names.probe(), deadline, Arc::default());
-            let values = Values::new(link, names, answers, ends, epoch);
-            threads.push(thread("redis-values", values.run(Arc::clone(&alone), drain.clone()))?);
+            let patience = Patience::by_size(deadline, VALUES_SLOWEST);
+            let link = Link::new(guarded()?, "values", names.probe(), patience, Arc::default());
+            let values = Values::new(link, names, answers, ends, epoch, Rounds { reach, drain: drain.clone() });
+            threads.push(thread("redis-values", values.run(Arc::clone(&alone)))?);
         }
         let rounds = async move {
             let here = tokio::runtime::Handle::current();
@@ -243,9 +255,15 @@ fn thread(name: &str, work: impl Future<Output = ()> + Send + 'static) -> Result
 ///
 /// Called by the one Redis task only, never concurrently. Nothing here may block or take long: asks wait meanwhile.
 trait Part: Send {
-    /// Puts what it has to say into the round. Called whenever the bell rang or somebody was due, so often with nothing
-    /// to say. While Redis is down ([`Round::up`] is false) calls are answered [`call::Fault::Down`] without any trip.
+    /// Puts into the round what somebody waits for, and what is little and must be said in time. Called whenever the bell
+    /// rang or somebody was due, so often with nothing to say. While Redis is down ([`Round::up`] is false) calls are
+    /// answered [`call::Fault::Down`] without any trip.
     fn gather(&mut self, round: &mut Round<'_>);
+
+    /// Puts in what may wait, however much of it there is: at most [`Round::room`] calls, the most overdue first. What
+    /// finds no room must make it due. After every part's `gather`; the parts' turns to be first go round, so that none
+    /// starves.
+    fn tend(&mut self, _round: &mut Round<'_>) {}
 
     /// The answers to what it put into the round just sent, in that order; not called when it put nothing.
     fn settle(&mut self, answers: &mut dyn Iterator<Item = Answer>, now: Now);
@@ -278,11 +296,31 @@ struct Round<'a> {
     now: Now,
     /// Whether there is a Redis to send it to.
     up: bool,
+    /// Calls that nobody waits for yet to go in at most.
+    room: usize,
+    /// Somebody waits for one of its calls.
+    asked: bool,
 }
 
-impl Round<'_> {
+impl<'a> Round<'a> {
+    fn new(calls: &'a mut Vec<Call>, now: Now, up: bool) -> Self {
+        Self { calls, now, up, room: usize::MAX, asked: false }
+    }
+
     /// One call more.
     fn push(&mut self, call: Call) {
+        self.calls.push(call);
+    }
+
+    /// One call more that somebody waits for.
+    fn ask(&mut self, call: Call) {
+        self.asked = true;
+        self.calls.push(call);
+    }
+
+    /// One call more of those that may wait: look at [`Round::room`] first.
+    fn tend(&mut self, call: Call) {
+        self.room = self.room.saturating_sub(1);
         self.calls.push(call);
     }
 }

@@ -27,13 +27,21 @@ pub(super) const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Calls in one trip at most: a few milliseconds of a server's time.
 const A_TRIP: usize = 256;
 
+/// How long a trip may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    base: Duration,
+    /// Bytes a second that count as a network which works; `None`: trips are so small that it does not matter.
+    slowest: Option<u32>,
+}
+
 /// One server.
 pub(super) struct Node {
     server: Server,
     role: &'static str,
     /// What a probe writes to.
     probe: Vec<u8>,
-    deadline: Duration,
+    patience: Patience,
     state: State,
     backoff: Backoff,
     /// When it last came up or went down.
@@ -60,13 +68,13 @@ pub(super) enum Probed {
 
 impl Node {
     /// Down, with its first probe leaving at once.
-    pub(super) fn new(server: Server, role: &'static str, probe: Vec<u8>, deadline: Duration) -> Self {
+    pub(super) fn new(server: Server, role: &'static str, probe: Vec<u8>, patience: Patience) -> Self {
         let now = Clock::now();
         let seed = now.as_nanos() ^ u64::from(std::process::id()) << 32;
-        let probing = probe_after(Duration::ZERO, &server, &probe, deadline);
+        let probing = probe_after(Duration::ZERO, &server, &probe, patience.base);
         let state = State::Down { probing, why: "not reached yet".to_owned() };
         let backoff = Backoff::new(BACKOFF.0, BACKOFF.1, seed);
-        Self { server, role, probe, deadline, state, backoff, since: now, heard: now, told: None }
+        Self { server, role, probe, patience, state, backoff, since: now, heard: now, told: None }
     }
 
     /// The same, writing its probes to `key` from the next one on.
@@ -119,7 +127,7 @@ impl Node {
         let began = Clock::now();
         METRICS.redis_batches.inc();
         METRICS.redis_commands.add(calls.len() as u64);
-        let replies = held.trip(calls, self.deadline).await;
+        let replies = held.trip(calls, self.patience.of(calls)).await;
         let now = Clock::now();
         match replies {
             Ok(replies) => {
@@ -165,7 +173,7 @@ impl Node {
                     tracing::warn!(role = self.role, server = %self.server.address(), %why, "redis cannot be reached");
                     self.told = Some(false);
                 }
-                *probing = probe_after(self.backoff.wait(), &self.server, &self.probe, self.deadline);
+                *probing = probe_after(self.backoff.wait(), &self.server, &self.probe, self.patience.base);
                 Poll::Ready(Probed::Failed)
             }
         }
@@ -194,11 +202,30 @@ impl Node {
         } else {
             self.backoff.wait()
         };
-        let probing = probe_after(wait, &self.server, &self.probe, self.deadline);
+        let probing = probe_after(wait, &self.server, &self.probe, self.patience.base);
         if let State::Up(mut held) = std::mem::replace(&mut self.state, State::Down { probing, why }) {
             held.spoil();
         }
         self.since = now;
+    }
+}
+
+impl From<Duration> for Patience {
+    fn from(base: Duration) -> Self {
+        Self { base, slowest: None }
+    }
+}
+
+impl Patience {
+    /// `base`, and the time that a trip's bytes take at `slowest` a second.
+    pub(super) const fn by_size(base: Duration, slowest: u32) -> Self {
+        Self { base, slowest: Some(slowest) }
+    }
+
+    fn of(self, calls: &[&Call]) -> Duration {
+        let Some(slowest) = self.slowest else { return self.base };
+        let bytes: u64 = calls.iter().map(|call| call.bytes()).sum();
+        self.base + Duration::from_micros(bytes.saturating_mul(1_000_000) / u64::from(slowest.max(1)))
     }
 }
 

@@ -72,8 +72,9 @@ pub(super) struct Heartbeat {
     /// It said goodbye: what that is answered is no beat.
     gone: bool,
     prefix: Box<str>,
-    /// Counted at the last beat: one that is missing once may only have been late.
-    counted: u32,
+    /// The greatest count of a whole time of silence, and when that is over: who is missing for less may only be late, and
+    /// before that has passed nobody has been counted at all, whatever was expected or known before.
+    greatest: (u32, Now),
 }
 
 /// Whether the prefix is ours.
@@ -123,7 +124,7 @@ impl Heartbeat {
             next: Now::default(),
             gone: false,
             prefix: names.prefix().into(),
-            counted: 0,
+            greatest: (0, Now::default()),
         }
     }
 
@@ -145,8 +146,11 @@ impl Heartbeat {
 
     fn count(&mut self, seen: &[(u64, Duration, Option<Word>)], now: Now) {
         let count = u32::try_from(seen.len()).unwrap_or(u32::MAX).max(1);
-        self.view.instances.store(count.max(self.counted), Ordering::Release);
-        self.counted = count;
+        let (greatest, until) = self.greatest;
+        if count >= greatest || now >= until {
+            self.greatest = (count, now + Duration::from_millis(TTL_MS));
+        }
+        self.view.instances.store(self.greatest.0, Ordering::Release);
         let others = seen.iter().filter(|(epoch, ..)| *epoch != self.hello.epoch).map(|(epoch, age, word)| {
             let word = word.as_ref();
             PeerInstance {
@@ -199,6 +203,11 @@ impl Part for Heartbeat {
         };
         match heard {
             Some(Heard::Instances(seen)) => {
+                if !matches!(self.standing, Standing::Ours) {
+                    // Others come (back) as we do: they are not gone because they have not beaten yet.
+                    let known = self.view.instances.load(Ordering::Acquire);
+                    self.greatest = (known, now + Duration::from_millis(TTL_MS));
+                }
                 self.stands(Standing::Ours);
                 self.count(&seen, now);
             }
@@ -327,6 +336,35 @@ mod tests {
                 && !said(&key.text()).contains("deployment id (")
         );
         assert!(said("2 something new").contains("the form of its mark"));
+    }
+
+    #[test]
+    fn a_count_that_limits_are_divided_by_falls_only_after_a_whole_time_of_silence() {
+        let instances = Arc::new(AtomicU32::new(4));
+        let view = View { directory: Arc::default(), peers: Arc::default(), instances: Arc::clone(&instances) };
+        let identity = Identity { deployment: 1, data_key: [7; 8] };
+        let hello = Hello { identity, epoch: 1, started_ms: 0, met: true };
+        let mut part = Heartbeat::new(&Names::new("t"), hello, view, Arc::default());
+        let mut beat = |at: u64, live: u64| {
+            let now = Now::from_nanos(3_600_000_000_000) + Duration::from_millis(at);
+            let text = |text: String| Value::BulkString(text.into_bytes());
+            let seen = (0..live).flat_map(|n| [text(instance(n)), Value::Int(0), text("{}".to_owned())]);
+            let answer = Value::Array(std::iter::once(Value::Int(1)).chain(seen).collect());
+            if live == 0 {
+                part.gather(&mut Round::new(&mut Vec::new(), now, false));
+            } else {
+                part.settle(&mut std::iter::once(Ok(answer)), now);
+            }
+            instances.load(Ordering::Acquire)
+        };
+        assert_eq!(beat(0, 1), 4, "as many were expected, and all start at once");
+        assert_eq!((beat(500, 2), beat(4_900, 2)), (4, 4));
+        assert_eq!(beat(5_000, 2), 2, "whoever has not beaten by now is not there");
+        assert_eq!((beat(5_500, 3), beat(6_000, 2), beat(10_400, 2)), (3, 3, 3));
+        assert_eq!(beat(10_500, 2), 2);
+        // An outage; the first to come back sees nobody else yet.
+        assert_eq!((beat(20_000, 0), beat(30_000, 1), beat(30_500, 1)), (2, 2, 2));
+        assert_eq!(beat(35_000, 1), 1);
     }
 
     #[test]

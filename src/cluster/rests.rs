@@ -9,7 +9,7 @@
 use super::call::{Answer, Call, Fault, Script, script};
 use super::codec::{Names, WHOLE, field, shard};
 use super::resync::{Progress, Read, Resync, rest_of};
-use super::wire::{Remaining, Writer};
+use super::wire::{Remaining, Voice, Writer};
 use super::{Part, Round};
 use crate::base::{AccountId, ModelId, Now};
 use crate::state::breakers::{BreakerCalls, Claim, Claimed, Failed, Gathered};
@@ -31,8 +31,6 @@ static HOLD: Script = script!("hold.lua");
 
 /// Rests waiting to be told at most.
 const BACKLOG: usize = 65_536;
-/// Rests told in one round at most; the next round follows at once.
-const BATCH: usize = 1024;
 /// Before the next try when a node of several is down.
 const AGAIN: Duration = Duration::from_millis(100);
 /// A claim holds so long after its holder was last heard of, who renews it well before.
@@ -44,7 +42,7 @@ const FAILURES_KEPT: u32 = 1024;
 /// The part.
 pub(super) struct Rests {
     names: Names,
-    epoch: u64,
+    voice: Voice,
     directory: Arc<Directory>,
     tells: Tells<Delta>,
     calls: BreakerCalls,
@@ -54,6 +52,8 @@ pub(super) struct Rests {
     /// Merged, and to be published in the next round.
     merged: Vec<Delta>,
     holds: Vec<Hold>,
+    /// Trials that are over, to be said after what came of them.
+    ended: Vec<(AccountId, u64)>,
     sent: Vec<Sent>,
     /// The server's time in milliseconds when it was last heard.
     server: Option<(i64, Now)>,
@@ -86,7 +86,7 @@ enum Sent {
 impl Rests {
     pub(super) fn new(
         names: Names,
-        epoch: u64,
+        voice: Voice,
         directory: Arc<Directory>,
         tells: Tells<Delta>,
         calls: BreakerCalls,
@@ -94,7 +94,7 @@ impl Rests {
     ) -> Self {
         Self {
             names,
-            epoch,
+            voice,
             directory,
             tells,
             calls,
@@ -103,6 +103,7 @@ impl Rests {
             backlog: HashMap::default(),
             merged: Vec::new(),
             holds: Vec::new(),
+            ended: Vec::new(),
             sent: Vec::new(),
             server: None,
             up: false,
@@ -123,9 +124,9 @@ impl Rests {
         round.push(call);
     }
 
-    /// What was told and waits.
+    /// What was told and waits: a part of it; the next round follows at once.
     fn tell(&mut self, round: &mut Round<'_>) {
-        let keys: Vec<_> = self.backlog.keys().take(BATCH).copied().collect();
+        let keys: Vec<_> = self.backlog.keys().take(round.room).copied().collect();
         let batch: Vec<_> = keys.iter().filter_map(|key| self.backlog.remove(key)).collect();
         if batch.is_empty() {
             return;
@@ -138,6 +139,7 @@ impl Rests {
             let server = self.server.map_or(-1, |(then, at)| then + round.now.since(at).as_millis() as i64);
             self.push(round, Sent::Rest(*delta), merge(&self.names, delta, keep, round.now).arg(server));
         }
+        round.room = round.room.saturating_sub(batch.len());
         for (shard, accounts) in listed {
             let note = RESTING.call(&[&self.names.resting(shard)]);
             let note = accounts.iter().fold(note, |note, (account, keep)| note.arg(account.to_string()).arg(*keep));
@@ -151,7 +153,7 @@ impl Rests {
             return;
         }
         let batch = std::mem::take(&mut self.merged);
-        let mut message = Writer::new(self.epoch);
+        let mut message = Writer::new(self.voice);
         for delta in &batch {
             message.rest(delta, round.now);
         }
@@ -175,13 +177,18 @@ impl Rests {
             let generation = self.directory.live().of(claim.account).generation();
             let call = CLAIM.call(&[&self.names.rests(claim.account), &self.names.trial(claim.account)]);
             let call = call.arg(WHOLE).arg(self.claimant(claim.token)).arg(generation);
+            round.asked = true;
             self.push(round, Sent::Claim(claim), call.arg(CLAIM_HOLDS.as_millis() as u64));
         }
     }
 
     /// Ends and renews trials. Stands after what was told: nobody sees a trial's end before its verdict.
-    fn hold(&mut self, round: &mut Round<'_>, ended: Vec<(AccountId, u64)>) {
-        for (account, token) in ended {
+    fn hold(&mut self, round: &mut Round<'_>) {
+        for (account, token) in std::mem::take(&mut self.ended) {
+            if self.backlog.keys().any(|(untold, _)| *untold == account) {
+                self.ended.push((account, token));
+                continue;
+            }
             self.holds.retain(|hold| hold.token != token);
             let call = HOLD.call(&[&self.names.trial(account)]).arg(self.claimant(token)).arg(0);
             self.push(round, Sent::Note, call);
@@ -199,7 +206,7 @@ impl Rests {
     }
 
     fn claimant(&self, token: u64) -> String {
-        format!("{:016x}:{token:x}", self.epoch)
+        format!("{:016x}:{token:x}", self.voice.epoch)
     }
 
     /// What the merge said; the server's time stands last.
@@ -272,26 +279,35 @@ impl Part for Rests {
         let Gathered { failed, mut claims, ended } = self.calls.take();
         // Whose asker did not wait for it, and is done.
         claims.retain(|claim| !ended.contains(&(claim.account, claim.token)));
+        self.ended.extend(ended);
         for delta in self.tells.told() {
             self.put_back(delta);
         }
         if !round.up {
             // Claims drop unanswered; failures count here alone.
             self.holds.clear();
+            self.ended.clear();
             for delta in std::mem::take(&mut self.merged) {
                 self.put_back(delta);
             }
             return;
         }
         self.publish(round);
-        self.tell(round);
         self.count(round, failed);
         self.claim(round, claims);
-        self.hold(round, ended);
+    }
+
+    fn tend(&mut self, round: &mut Round<'_>) {
+        if !round.up {
+            return;
+        }
+        self.tell(round);
+        self.hold(round);
         let sent = &mut self.sent;
-        self.resync.gather(&self.names, &self.directory, round.now, |read, call| {
+        let (now, room) = (round.now, round.room);
+        self.resync.gather(&self.names, &self.directory, now, room, |read, call| {
             sent.push(Sent::Read(read));
-            round.push(call);
+            round.tend(call);
         });
     }
 
@@ -349,6 +365,7 @@ impl Part for Rests {
 
     fn close(&mut self, round: &mut Round<'_>) {
         self.gather(round);
+        self.tend(round);
         if round.up {
             // There is no next round.
             let told =
@@ -356,8 +373,8 @@ impl Part for Rests {
             self.merged = told.collect();
             self.publish(round);
         }
-        let ended = self.holds.iter().map(|hold| (hold.account, hold.token)).collect();
-        self.hold(round, ended);
+        self.ended.extend(self.holds.iter().map(|hold| (hold.account, hold.token)));
+        self.hold(round);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The rests that Redis remembers, read whole: after each (re)connection and now and then, in case a message was lost.
 //!
-//! Subscribe, *then* read, then merge, then send what of ours still wins: so nothing falls between. One round for the
-//! accounts of the catalog; accounts only Redis knows of cost a second. A read that fails is begun again.
+//! Subscribe, *then* read, then merge, then send what of ours still wins: so nothing falls between. A part of the accounts
+//! in each round, those of the catalog first; accounts only Redis knows of come after. A read that fails is begun again.
 
 use super::call::{Answer, Call, Fault, Script, script};
 use super::codec::{Names, SHARDS, model};
@@ -23,8 +23,6 @@ static RESTS: Script = script!("rests.lua");
 const EVERY: Duration = Duration::from_secs(30);
 /// After a read that failed although Redis is there: of several nodes one may be down.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Accounts read in one round at most.
-const ROUND: usize = 512;
 /// Accounts taken from one list at most.
 const LISTED: usize = 4096;
 
@@ -62,8 +60,9 @@ pub(super) struct Resync {
 struct Reading {
     wish: u64,
     subscribed: bool,
-    asked: HashSet<AccountId, ahash::RandomState>,
-    /// To be asked in the next round.
+    /// Asked about, or to be.
+    known: HashSet<AccountId, ahash::RandomState>,
+    /// To be asked about in the next rounds: each once, or a round might have nothing to ask and the reading no end.
     more: Vec<AccountId>,
     /// What Redis has.
     theirs: HashMap<(AccountId, Option<ModelId>), Rest, ahash::RandomState>,
@@ -127,26 +126,34 @@ impl Resync {
         self.progress.wanted.load(Ordering::Acquire)
     }
 
-    /// The next calls, perhaps none.
-    pub(super) fn gather(&mut self, names: &Names, directory: &Directory, now: Now, mut push: impl FnMut(Read, Call)) {
+    /// The next calls, perhaps none: at most `room`, but for the lists that a reading begins with.
+    pub(super) fn gather(
+        &mut self,
+        names: &Names,
+        directory: &Directory,
+        now: Now,
+        room: usize,
+        mut push: impl FnMut(Read, Call),
+    ) {
+        if room == 0 {
+            return;
+        }
         let wish = self.wished();
         if self.reading.is_none() && (wish != self.done || now >= self.next) {
             self.next = now + EVERY;
             // Before the first read, so that a subscription that breaks meanwhile is a new wish.
             let subscribed = self.progress.subscribed.load(Ordering::Acquire);
-            let more = directory.catalog().accounts.iter().map(|account| account.id).collect();
-            self.reading = Some(Reading::new(wish, subscribed, more));
+            let known = directory.catalog().accounts.iter().map(|account| account.id).collect();
+            self.reading = Some(Reading::new(wish, subscribed, known));
             for shard in 0..SHARDS {
                 let key = names.resting(shard);
                 push(Read::List, Call::new("ZRANGE", &key).arg(&key[..]).arg(0).arg(LISTED - 1));
             }
         }
         let Some(reading) = &mut self.reading else { return };
-        let later = reading.more.split_off(reading.more.len().min(ROUND));
+        let later = reading.more.split_off(reading.more.len().min(room));
         for account in std::mem::replace(&mut reading.more, later) {
-            if reading.asked.insert(account) {
-                push(Read::Rests(account), RESTS.call(&[&names.rests(account)]));
-            }
+            push(Read::Rests(account), RESTS.call(&[&names.rests(account)]));
         }
     }
 
@@ -158,7 +165,7 @@ impl Resync {
             (Read::List, Ok(value)) => {
                 let listed = redis::from_redis_value::<Vec<String>>(&value).unwrap_or_default();
                 let listed = listed.iter().filter_map(|name| name.parse().ok());
-                reading.more.extend(listed.filter(|account| !reading.asked.contains(account)));
+                reading.more.extend(listed.filter(|account| reading.known.insert(*account)));
             }
             (Read::Rests(account), Ok(Value::Array(values))) => {
                 for entry in values.chunks_exact(6) {
@@ -194,8 +201,9 @@ impl Resync {
 }
 
 impl Reading {
-    fn new(wish: u64, subscribed: bool, more: Vec<AccountId>) -> Self {
-        Self { wish, subscribed, asked: HashSet::default(), more, theirs: HashMap::default(), failed: false }
+    fn new(wish: u64, subscribed: bool, known: HashSet<AccountId, ahash::RandomState>) -> Self {
+        let more = known.iter().copied().collect();
+        Self { wish, subscribed, known, more, theirs: HashMap::default(), failed: false }
     }
 }
 

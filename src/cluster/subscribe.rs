@@ -1,12 +1,12 @@
 //! What the others publish, on a connection of its own.
 //!
 //! Messages are lost while it is broken; so each time it stands, everything is read again (`resync`) and every listener
-//! is told of a gap. What can't be understood (a later version, a kind nobody here listens to) is counted and skipped;
-//! own messages, too.
+//! is told of a gap. What can't be understood (a later version, a kind nobody here listens to) is counted and skipped,
+//! what none of us said (its MAC is wrong) is counted and refused; own messages are skipped, too.
 
 use super::connector::Way;
 use super::resync::Progress;
-use super::wire::{self, Reader};
+use super::wire::{self, Reader, Unread, Voice};
 use crate::base::Clock;
 use crate::base::bell::Bell;
 use crate::base::metrics::METRICS;
@@ -27,7 +27,7 @@ pub(super) struct Listening {
 
 /// Understands messages and hands on what they say.
 pub(super) struct Ear {
-    pub(super) epoch: u64,
+    pub(super) voice: Voice,
     pub(super) directory: Arc<Directory>,
     pub(super) listeners: Vec<Listener>,
 }
@@ -61,11 +61,12 @@ impl Listening {
 impl Ear {
     fn hear(&mut self, message: &[u8]) {
         let now = Clock::now();
-        let Some(reader) = Reader::new(message) else {
-            METRICS.cluster_skipped.inc();
-            return;
+        let reader = match Reader::new(message, &self.voice.secret) {
+            Ok(reader) => reader,
+            Err(Unread::Version) => return METRICS.cluster_skipped.inc(),
+            Err(Unread::Forged) => return METRICS.cluster_refused.inc(),
         };
-        if reader.epoch == self.epoch {
+        if reader.epoch == self.voice.epoch {
             METRICS.cluster_own.inc();
             return;
         }

@@ -6,8 +6,12 @@ mod redis;
 #[path = "../../tests/it/support/redis_cluster.rs"]
 mod redis_cluster;
 
+#[path = "../../tests/it/support/shared.rs"]
+mod shared;
+
 pub(crate) use redis::RedisServer;
 pub(super) use redis_cluster::RedisCluster;
+pub(super) use shared::{HasUrl, Kind, Redis};
 
 use super::{Company, Hello, Identity};
 use crate::base::bell::Bell;
@@ -17,8 +21,11 @@ use crate::state::lead::Lead;
 use crate::state::ledger::Till;
 use crate::state::logins::Sayings;
 use crate::state::unknown_keys::UnknownKeys;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
+
+/// Instances of one deployment have one key.
+static KEY: LazyLock<DataKey> = LazyLock::new(|| DataKey::generate().unwrap());
 
 /// The company of one of several instances of one deployment.
 pub(super) fn company(epoch: u64) -> Company {
@@ -30,7 +37,7 @@ pub(super) fn company(epoch: u64) -> Company {
         logins: Sayings::none(),
         unknown: Arc::new(UnknownKeys::new(Duration::ZERO)),
         answers: None,
-        key: DataKey::generate().unwrap(),
+        key: KEY.clone(),
     }
 }
 

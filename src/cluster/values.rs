@@ -6,14 +6,15 @@
 //! costs another call to a provider, never an error. A claim is renewed while its leader lives and lapses by itself
 //! otherwise; whoever waits asks again and again until there is an answer, or the claim is its own.
 
-use super::call::{Answer as Reply, Call, Script, script};
+use super::call::{Answer as Reply, Call, Fault, Script, script};
 use super::codec::Names;
 use super::dedup::Answers;
 use super::link::Link;
 use crate::base::metrics::METRICS;
 use crate::base::tasks::{Drain, Phase};
 use crate::base::{Clock, Now};
-use crate::state::dedup::{Ends, Fingerprint, Found, Look, Put};
+use crate::state::dedup::{Ends, Fingerprint, Found, LARGEST, Look, Name, Put};
+use crate::state::reach::Reach;
 use redis::Value;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,11 +25,15 @@ use tokio::sync::oneshot;
 static LOOK: Script = script!("look.lua");
 static RENEW: Script = script!("renew.lua");
 static OVER: Script = script!("over.lua");
+static NAMED: Script = script!("named.lua");
 
-/// Questions in one round: each may bring a value back.
-const LOOKS: usize = 32;
+/// Questions in one round: each may bring a value back, and a round has time for all of them (`Patience::by_size`). So
+/// few that a server which says nothing at all is found out within 1.5 s; by the shared rounds it is much sooner.
+const LOOKS: usize = 8;
 /// Bytes put in one round, roughly.
-const PUT_BYTES: usize = 1 << 20;
+const PUT_BYTES: usize = 512 << 10;
+/// How often a round looks whether the shared rounds found Redis gone.
+const GLANCE: Duration = Duration::from_millis(25);
 /// Calls of others waited for at most; beyond, one's own call is made.
 const WAITING: usize = 1_024;
 /// A claim lapses so long after its holder was last heard of.
@@ -48,9 +53,23 @@ pub(super) struct Values {
     answers: Answers,
     ends: Ends,
     epoch: u64,
+    rounds: Rounds,
     waiting: HashMap<Fingerprint, Waiting, ahash::RandomState>,
     led: Vec<(Fingerprint, u64, Weak<()>)>,
     next_renewal: Now,
+}
+
+/// What the shared rounds know: they notice sooner that nobody is there, and whose Redis it is.
+pub(super) struct Rounds {
+    pub(super) reach: Arc<Reach>,
+    pub(super) drain: Drain,
+}
+
+impl Rounds {
+    /// Redis is away, or not to be used. Once they have ended they say nothing of it any more.
+    fn away(&self) -> bool {
+        !self.reach.is_up() && self.drain.phase() < Phase::Cut
+    }
 }
 
 /// Who waits for another instance's call, and when to ask for it again.
@@ -72,18 +91,21 @@ struct Asked {
 /// What was sent, in the order of the calls.
 enum Sent {
     Look(Asked),
+    /// Of the question after it: whether its name is used for nothing else.
+    Named,
     Keep,
     Other,
 }
 
 impl Values {
-    pub(super) fn new(link: Link, names: Names, answers: Answers, ends: Ends, epoch: u64) -> Self {
+    pub(super) fn new(link: Link, names: Names, answers: Answers, ends: Ends, epoch: u64, rounds: Rounds) -> Self {
         Self {
             link,
             names,
             answers,
             ends,
             epoch,
+            rounds,
             waiting: HashMap::default(),
             led: Vec::new(),
             next_renewal: Now::default(),
@@ -91,11 +113,12 @@ impl Values {
     }
 
     /// Serves until shutdown's last phase. `alone`: Redis must not be used, whoever answers there.
-    pub(super) async fn run(mut self, alone: Arc<AtomicBool>, drain: Drain) {
+    pub(super) async fn run(mut self, alone: Arc<AtomicBool>) {
+        let drain = self.rounds.drain.clone();
         let end = drain.reached(Phase::Cut);
         tokio::pin!(end);
         loop {
-            let usable = self.link.is_up() && !alone.load(Ordering::Acquire);
+            let usable = self.link.is_up() && !self.rounds.away() && !alone.load(Ordering::Acquire);
             self.ends.up.store(usable, Ordering::Release);
             let now = Clock::now();
             let mut due = self.link.beat_due().unwrap_or(now + LOOK_AGAIN).min(now + LOOK_AGAIN);
@@ -152,9 +175,26 @@ impl Values {
         if calls.is_empty() {
             return;
         }
-        let replies = self.link.round(&calls).await;
+        let replies = {
+            let round = self.link.round(&calls);
+            tokio::pin!(round);
+            loop {
+                tokio::select! {
+                    replies = &mut round => break replies,
+                    () = tokio::time::sleep(GLANCE) => {}
+                }
+                if self.rounds.away() {
+                    // Given up half-way, the connection is of no more use; whoever asks goes on alone.
+                    self.ends.up.store(false, Ordering::Release);
+                    break vec![Err(Fault::Down); calls.len()];
+                }
+            }
+        };
+        let mut taken = false;
         for (sent, reply) in sent.into_iter().zip(replies) {
             match sent {
+                Sent::Named => taken = reply == Ok(Value::Int(0)),
+                Sent::Look(asked) if std::mem::take(&mut taken) => self.conflicts(asked, &reply),
                 Sent::Look(asked) => self.found(asked, reply),
                 Sent::Keep if reply.is_ok() => METRICS.dedup_shared_kept.inc(),
                 Sent::Keep => METRICS.dedup_shared_dropped.inc(),
@@ -169,6 +209,8 @@ impl Values {
         while all || bytes < PUT_BYTES {
             let Some(put) = next.take().or_else(|| self.ends.puts.try_recv().ok()) else { return };
             match put {
+                // At the end only what one round takes.
+                Put::Keep(..) if bytes >= PUT_BYTES => METRICS.dedup_shared_dropped.inc(),
                 Put::Keep(fingerprint, answer) => {
                     let Some(packed) = self.answers.pack(&fingerprint, &answer) else { continue };
                     bytes += packed.len();
@@ -217,6 +259,7 @@ impl Values {
         for _ in 0..LOOKS {
             let Some(look) = next.take().or_else(|| self.ends.looks.try_recv().ok()) else { return };
             if !look.reply.is_closed() {
+                self.named(look.name, calls, sent);
                 let token = look.claim.then(|| self.ends.token());
                 let askers = vec![look.reply];
                 self.ask(Asked { fingerprint: look.fingerprint, token, askers, wait: false }, calls, sent);
@@ -227,8 +270,27 @@ impl Values {
     fn ask(&self, asked: Asked, calls: &mut Vec<Call>, sent: &mut VecDeque<Sent>) {
         let [answer, claim] = self.names.answer(&asked.fingerprint);
         let token = asked.token.map_or_else(String::new, |token| self.token(token));
-        calls.push(LOOK.call(&[&answer, &claim]).arg(token).arg(CLAIM_MS));
+        calls.push(LOOK.call(&[&answer, &claim]).arg(token).arg(CLAIM_MS).back(LARGEST as u32));
         sent.push_back(Sent::Look(asked));
+    }
+
+    fn named(&self, name: Option<Name>, calls: &mut Vec<Call>, sent: &mut VecDeque<Sent>) {
+        let Some(Name { name, content }) = name else { return };
+        let ttl = u64::try_from(self.ends.ttl.as_millis()).unwrap_or(u64::MAX).max(1);
+        calls.push(NAMED.call(&[&self.names.named(&name)]).arg(&content[..]).arg(ttl));
+        sent.push_back(Sent::Named);
+    }
+
+    fn conflicts(&self, asked: Asked, reply: &Reply) {
+        if let (Ok(Value::Array(items)), Some(token)) = (reply, asked.token)
+            && items.first() == Some(&Value::Int(2))
+        {
+            // The claim is ours, and nobody will make the call.
+            drop(self.ends.lead(asked.fingerprint, token));
+        }
+        for asker in asked.askers {
+            let _ = asker.send(Found::Conflict);
+        }
     }
 
     fn found(&mut self, mut asked: Asked, reply: Reply) {

@@ -1,8 +1,10 @@
-//! The form of messages between instances: version, sender, then entries of (kind, length, bytes).
+//! The form of messages between instances: version, sender, then entries of (kind, length, bytes), then a MAC over all.
 //!
-//! Times are *remaining* milliseconds. What another instance writes is hostile input: it is bounded when read, a message
-//! of another version is skipped whole, an entry of an unknown kind or form is skipped alone, and both are counted by
-//! the reader. Numbers are little-endian.
+//! Times are *remaining* milliseconds. Who may publish to Redis is not thereby one of us: the MAC is made with a key of the
+//! deployment's, and a message without it is refused whole. What another instance writes is hostile input all the same:
+//! it is bounded when read, a message of another version is skipped whole, an entry of an unknown kind or form is skipped
+//! alone, and all are counted by the reader. A message that was heard can be said again by whoever heard it: within its
+//! time a rest that was cleared is kept out by its generation, any other is as it was. Numbers are little-endian.
 
 use crate::base::{AccountId, ModelId, Now};
 use crate::state::delta::Delta;
@@ -11,7 +13,10 @@ use crate::state::rest::{Reason, Rest};
 use std::time::Duration;
 
 /// The version this build speaks. A later build that must change what an entry means uses a new *kind*.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+/// Bytes of a MAC.
+const MAC: usize = 32;
 
 /// Nobody rests longer than this by another instance's word.
 const LONGEST: Duration = Duration::from_secs(62 * 24 * 3600);
@@ -19,10 +24,26 @@ const LONGEST: Duration = Duration::from_secs(62 * 24 * 3600);
 /// Bytes of a rest.
 const REST: usize = 39;
 
+/// How this instance is known to the others: its epoch, and the deployment's key for messages.
+#[derive(Clone, Copy)]
+pub(super) struct Voice {
+    pub(super) epoch: u64,
+    pub(super) secret: [u8; 32],
+}
+
 /// A message being written.
-#[derive(Debug)]
 pub(super) struct Writer {
     bytes: Vec<u8>,
+    secret: [u8; 32],
+}
+
+/// Why a message is not read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Unread {
+    /// Not in a version that is known here.
+    Version,
+    /// Whoever wrote it does not know the deployment's key.
+    Forged,
 }
 
 /// A message being read.
@@ -47,10 +68,10 @@ pub(super) struct Remaining {
 
 impl Writer {
     /// From this instance.
-    pub(super) fn new(epoch: u64) -> Self {
+    pub(super) fn new(voice: Voice) -> Self {
         let mut bytes = vec![VERSION];
-        bytes.extend(epoch.to_le_bytes());
-        Self { bytes }
+        bytes.extend(voice.epoch.to_le_bytes());
+        Self { bytes, secret: voice.secret }
     }
 
     /// One entry more. What is longer than an entry can be is left out.
@@ -81,17 +102,26 @@ impl Writer {
     }
 
     /// As sent.
-    pub(super) fn bytes(self) -> Vec<u8> {
+    pub(super) fn bytes(mut self) -> Vec<u8> {
+        let mac = blake3::keyed_hash(&self.secret, &self.bytes);
+        self.bytes.extend(mac.as_bytes());
         self.bytes
     }
 }
 
 impl<'a> Reader<'a> {
-    /// `None`: not in a version that is known here.
-    pub(super) fn new(message: &'a [u8]) -> Option<Self> {
-        let (&[version], message) = message.split_first_chunk::<1>()?;
-        let (epoch, rest) = message.split_first_chunk::<8>()?;
-        (version == VERSION).then(|| Self { epoch: u64::from_le_bytes(*epoch), rest })
+    /// A message as it came; read only if it was made with `secret`.
+    pub(super) fn new(message: &'a [u8], secret: &[u8; 32]) -> Result<Self, Unread> {
+        if message.first() != Some(&VERSION) {
+            return Err(Unread::Version);
+        }
+        let (said, mac) = message.split_last_chunk::<MAC>().ok_or(Unread::Forged)?;
+        // Compared in constant time.
+        if blake3::keyed_hash(secret, said) != blake3::Hash::from_bytes(*mac) {
+            return Err(Unread::Forged);
+        }
+        let (epoch, rest) = said[1..].split_first_chunk::<8>().ok_or(Unread::Forged)?;
+        Ok(Self { epoch: u64::from_le_bytes(*epoch), rest })
     }
 }
 
@@ -176,8 +206,11 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const T0: Now = Now::from_nanos(3_600_000_000_000);
 
+    const KEY: [u8; 32] = [9; 32];
+    const VOICE: Voice = Voice { epoch: 7, secret: KEY };
+
     fn written(deltas: &[Delta], now: Now) -> Vec<u8> {
-        let mut message = Writer::new(7);
+        let mut message = Writer::new(VOICE);
         for delta in deltas {
             message.rest(delta, now);
         }
@@ -198,7 +231,7 @@ mod tests {
         });
         let there = Now::from_nanos(9_000_000_000_000);
         let message = written(&all, T0);
-        let reader = Reader::new(&message).unwrap();
+        let reader = Reader::new(&message, &KEY).unwrap();
         assert_eq!(reader.epoch, 7);
         let got: Vec<_> = reader.map(|entry| delta(entry.unwrap().1, there).unwrap()).collect();
         let shifted = |now: Now, of: Now| if of > T0 { now + T0.until(of) } else { now - of.until(T0) };
@@ -215,18 +248,34 @@ mod tests {
     #[test]
     fn other_versions_and_kinds_are_skipped_and_nothing_after_them_is_lost() {
         let one = Delta { account: AccountId(1), model: None, rest: Rest::NONE, since: Delta::LONG_AGO };
-        let mut message = Writer::new(1);
+        let mut message = Writer::new(VOICE);
         message.entry(Kind(250), b"from the future");
         message.rest(&one, T0);
         let mut bytes = message.bytes();
-        let kinds: Vec<_> = Reader::new(&bytes).unwrap().map(|entry| entry.unwrap().0).collect();
+        let kinds: Vec<_> = Reader::new(&bytes, &KEY).unwrap().map(|entry| entry.unwrap().0).collect();
         assert_eq!(kinds, [Kind(250), Kind::RESTS]);
-        bytes.push(1);
-        assert_eq!(Reader::new(&bytes).unwrap().last(), Some(None), "it breaks off");
-        bytes[0] = 2;
-        assert!(Reader::new(&bytes).is_none());
+        let mut broken = Writer::new(VOICE);
+        broken.rest(&one, T0);
+        broken.bytes.push(1);
+        assert_eq!(Reader::new(&broken.bytes(), &KEY).unwrap().last(), Some(None), "it breaks off");
+        bytes[0] = VERSION + 1;
+        assert_eq!(Reader::new(&bytes, &KEY).unwrap_err(), Unread::Version);
         let body = [0xff; REST];
         assert_eq!(delta(&body, T0), None, "no such reason");
+    }
+
+    #[test]
+    fn what_was_not_said_by_one_of_us_is_refused_whole() {
+        let one = Delta { account: AccountId(1), model: None, rest: Rest::NONE, since: Delta::LONG_AGO };
+        let bytes = written(&[one], T0);
+        assert!(Reader::new(&bytes, &KEY).is_ok());
+        assert_eq!(Reader::new(&bytes, &[8; 32]).unwrap_err(), Unread::Forged, "another deployment's");
+        for at in 1..bytes.len() {
+            let mut bent = bytes.clone();
+            bent[at] ^= 1;
+            assert_eq!(Reader::new(&bent, &KEY).unwrap_err(), Unread::Forged, "byte {at}");
+            assert_eq!(Reader::new(&bytes[..at], &KEY).unwrap_err(), Unread::Forged, "cut at {at}");
+        }
     }
 
     proptest! {
@@ -240,13 +289,14 @@ mod tests {
                 bytes[0] = VERSION;
                 bytes[9] = Kind::RESTS.0;
                 bytes[10..12].copy_from_slice(&(REST as u16).to_le_bytes());
+                bytes = Writer { bytes, secret: KEY }.bytes();
             }
-            for entry in Reader::new(&bytes).into_iter().flatten().flatten() {
+            for entry in Reader::new(&bytes, &KEY).into_iter().flatten().flatten() {
                 if let Some(delta) = delta(entry.1, T0) {
                     prop_assert!(delta.rest.until <= T0 + LONGEST && delta.rest.keep <= T0 + LONGEST);
                     prop_assert!(delta.rest.level <= 24);
                     // And it can be said again.
-                    let mut again = Writer::new(1);
+                    let mut again = Writer::new(VOICE);
                     again.rest(&delta, T0);
                 }
             }

@@ -4,19 +4,9 @@
 //! gives nonsense, never a panic.
 
 use super::peek::{Peek, StreamOptions};
+use crate::base::Pieces;
 use bytes::Bytes;
 use std::ops::Range;
-
-/// Two edits leave five parts at most.
-const MAX_PARTS: usize = 5;
-
-/// A body in parts, in order.
-#[derive(Clone, Debug, Default)]
-pub struct Pieces {
-    parts: [Bytes; MAX_PARTS],
-    count: usize,
-    bytes: usize,
-}
 
 /// `body` with its model renamed and, if `inject_usage`, with `stream_options.include_usage` on.
 ///
@@ -38,60 +28,6 @@ pub fn splice(body: &Bytes, peek: &Peek, new_model: Option<&str>, inject_usage: 
     }
     pieces.push(slice(body, done..body.len()));
     pieces
-}
-
-impl Pieces {
-    /// All parts, none empty.
-    pub fn iter(&self) -> std::slice::Iter<'_, Bytes> {
-        self.parts.get(..self.count).unwrap_or_default().iter()
-    }
-
-    /// Bytes in all: the request's content-length.
-    pub fn len(&self) -> usize {
-        self.bytes
-    }
-
-    /// No byte at all.
-    pub fn is_empty(&self) -> bool {
-        self.bytes == 0
-    }
-
-    fn push(&mut self, part: Bytes) {
-        if part.is_empty() {
-            return;
-        }
-        if let Some(place) = self.parts.get_mut(self.count) {
-            self.bytes += part.len();
-            self.count += 1;
-            *place = part;
-        }
-    }
-}
-
-impl From<Bytes> for Pieces {
-    fn from(whole: Bytes) -> Self {
-        let mut pieces = Self::default();
-        pieces.push(whole);
-        pieces
-    }
-}
-
-impl<'a> IntoIterator for &'a Pieces {
-    type Item = &'a Bytes;
-    type IntoIter = std::slice::Iter<'a, Bytes>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
-    }
-}
-
-impl IntoIterator for Pieces {
-    type Item = Bytes;
-    type IntoIter = std::iter::Take<std::array::IntoIter<Bytes, MAX_PARTS>>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.parts.into_iter().take(self.count)
-    }
 }
 
 /// What goes out and what comes in its place.
@@ -144,13 +80,12 @@ mod tests {
     fn spliced(body: &str, model: Option<&str>, usage: bool) -> String {
         let bytes = Bytes::copy_from_slice(body.as_bytes());
         let pieces = splice(&bytes, &peek(&bytes, Endpoint::Chat).unwrap(), model, usage);
-        let joined = pieces.iter().fold(Vec::new(), |mut all, part| {
+        let joined = pieces.as_slice().iter().fold(Vec::new(), |mut all, part| {
             assert!(!part.is_empty());
             all.extend_from_slice(part);
             all
         });
         assert_eq!(joined.len(), pieces.len());
-        assert_eq!(joined, pieces.into_iter().flatten().collect::<Vec<u8>>());
         let text = String::from_utf8(joined).unwrap();
         serde_json::from_str::<serde_json::Value>(&text).unwrap();
         text

@@ -32,7 +32,7 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    pub(super) fn into_response(self, mut ticket: Ticket, drops_usage: bool) -> Response<Body> {
+    pub(super) fn into_response(self, mut ticket: Box<Ticket>, drops_usage: bool) -> Response<Body> {
         let keep = ticket.keep.take();
         let response = match self {
             Self::Reply(reply) => relay(reply, ticket, drops_usage),
@@ -52,7 +52,7 @@ impl Answer {
     }
 }
 
-fn relay(mut reply: Reply, mut ticket: Ticket, drops_usage: bool) -> Response<Body> {
+fn relay(mut reply: Reply, mut ticket: Box<Ticket>, drops_usage: bool) -> Response<Body> {
     let status = reply.status;
     let kind = reply.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let is = |name: &[u8]| kind.len() >= name.len() && kind[..name.len()].eq_ignore_ascii_case(name);
@@ -63,7 +63,9 @@ fn relay(mut reply: Reply, mut ticket: Ticket, drops_usage: bool) -> Response<Bo
     let whole = if events { None } else { reply.body.take_complete() };
     if let Some(body) = whole {
         let usage = if readable { usage::from_body(ticket.endpoint, &body) } else { None };
-        ticket.overhead += Clock::now().since(ticket.ours_since);
+        let now = Clock::now();
+        ticket.overhead += now.since(ticket.ours_since);
+        ticket.ended = Some(now);
         let mut response = head(status, reply.headers, &ticket);
         response.headers_mut().insert(ours::OVERHEAD.clone(), HeaderValue::from(ticket.overhead.as_micros() as u64));
         ticket.done(status.as_u16(), usage, body.len() as u64 / 4);
@@ -89,7 +91,7 @@ fn relay(mut reply: Reply, mut ticket: Ticket, drops_usage: bool) -> Response<Bo
     response
 }
 
-fn demo(reply: echo::Reply, ticket: Ticket) -> Response<Body> {
+fn demo(reply: echo::Reply, ticket: Box<Ticket>) -> Response<Body> {
     let kind = match &reply {
         echo::Reply::Whole(_) => "application/json",
         echo::Reply::Events(_) => "text/event-stream",
@@ -130,7 +132,7 @@ fn head(status: StatusCode, mut headers: HeaderMap, ticket: &Ticket) -> Response
 }
 
 /// An error of ours, with what was tried before it; settles.
-pub(super) fn refused(error: &Error, ticket: Ticket) -> Response<Body> {
+pub(super) fn refused(error: &Error, ticket: Box<Ticket>) -> Response<Body> {
     let mut response = super::refusal(ticket.endpoint.dialect(), error, request_id(&ticket));
     let headers = response.headers_mut();
     if ticket.attempts > 0 {

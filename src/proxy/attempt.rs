@@ -16,7 +16,7 @@ use crate::dialect::{Dialect, Endpoint};
 use crate::routing::{Failure, Judge, Next, Pick, Plan, Target, Tried, Verdict, pick, resolve};
 use crate::state::catalog::Account;
 use crate::state::rest::Penalty;
-use crate::upstream::{Call, CallBody, CallError, CallErrorKind, Deadline, Pieces, Reply};
+use crate::upstream::{Call, CallBody, CallError, CallErrorKind, Deadline, Reply};
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
@@ -132,7 +132,7 @@ fn plan(proxy: &Proxy, ticket: &Ticket) -> Result<Plan, Error> {
 #[derive(Default)]
 struct Failures {
     /// The last one that did not just rest its target.
-    kept: Option<(Failed, Verdict)>,
+    kept: Option<Box<(Failed, Verdict)>>,
     /// Those that answered with something to rest for: the shortest rest, and whether all were limits.
     rested: Option<(Duration, bool)>,
     /// A target was passed over: it speaks another dialect.
@@ -146,13 +146,13 @@ impl Failures {
                 let (wait, limits) = self.rested.unwrap_or((Duration::MAX, true));
                 self.rested = Some((wait.min(cost.named.unwrap_or(cost.base)), limits && cost.reason.is_limit()));
             }
-            _ => self.kept = Some((failed, verdict)),
+            _ => self.kept = Some(Box::new((failed, verdict))),
         }
     }
 
     /// `refusal`: every target rests now.
     fn into_answer(self, refusal: Option<Error>, ticket: &Ticket) -> Result<Answer, Error> {
-        if let Some((failed, verdict)) = self.kept {
+        if let Some((failed, verdict)) = self.kept.map(|kept| *kept) {
             let when = refusal.and_then(|refusal| refusal.retry_after);
             return failed.into_answer(&verdict).map_err(|error| Error { retry_after: when, ..error });
         }
@@ -200,12 +200,16 @@ pub(super) fn settle_failure(proxy: &Proxy, target: &Target, verdict: &Verdict, 
     }
 }
 
-async fn send(proxy: &Proxy, question: &Question, target: &Target, ticket: &mut Ticket) -> Result<Reply, CallError> {
+// Not `async`: a future within a future is moved whole, and counted twice.
+fn send<'a>(
+    proxy: &'a Proxy,
+    question: &'a Question,
+    target: &'a Target,
+    ticket: &'a mut Ticket,
+) -> impl Future<Output = Result<Reply, CallError>> + Send + 'a {
     let inject = question.inject_usage(&proxy.shared.settings);
-    let spliced = splice(&question.body, &question.peek, Some(target.model.name()), inject);
-    let mut pieces = Pieces::new();
-    spliced.iter().for_each(|piece| pieces.push(piece.clone()));
-    call(proxy, &question.parts, target, ticket, CallBody::Pieces(pieces), question.stream).await
+    let pieces = splice(&question.body, &question.peek, Some(target.model.name()), inject);
+    call(proxy, &question.parts, target, ticket, CallBody::Pieces(pieces), question.stream)
 }
 
 async fn call(
@@ -222,21 +226,19 @@ async fn call(
     let outgoing = Outgoing { client: &parts.headers, account, request_id: &ticket.shown_id, trace: ticket.trace };
     let asked = Clock::now();
     ticket.overhead += asked.since(ticket.ours_since);
-    let reply = proxy
-        .client
-        .call(Call {
-            base: &account.base,
-            http2: account.provider.http2,
-            method: &Method::POST,
-            path: &path,
-            headers: &outgoing,
-            body,
-            first_byte: if stream { timeouts.first_byte_stream } else { timeouts.first_byte },
-            idle: timeouts.stream_idle,
-        })
-        .await;
-    let now = Clock::now();
-    ticket.ours_since = now;
+    let mut call = Call {
+        base: &account.base,
+        http2: account.provider.http2,
+        method: &Method::POST,
+        path: &path,
+        headers: &outgoing,
+        body,
+        asked,
+        first_byte: if stream { timeouts.first_byte_stream } else { timeouts.first_byte },
+        idle: timeouts.stream_idle,
+    };
+    let reply = proxy.client.send(&mut call).await;
+    ticket.ours_since = Clock::now();
     reply
 }
 

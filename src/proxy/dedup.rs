@@ -15,7 +15,7 @@ use crate::dialect::errors::error_event;
 use crate::server::body::{Cut, Ending};
 use crate::server::{Body, Source};
 use crate::state::answer::{Answer as Kept, Head};
-use crate::state::dedup::{Asked, Caller, Claim, Fingerprint, Follower, Found, Leader, Led, Seat, Step};
+use crate::state::dedup::{Asked, Caller, Claim, Follower, Found, Leader, Led, Seat, Step};
 use crate::state::usage::CacheState;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
@@ -91,7 +91,7 @@ pub(super) fn versions(headers: &HeaderMap) -> [Option<&[u8]>; 3] {
 pub(super) async fn seated(
     proxy: &Arc<Proxy>,
     question: Question,
-    mut ticket: Ticket,
+    mut ticket: Box<Ticket>,
     claim: &Claim,
 ) -> Response<Body> {
     let mut follower = match proxy.shared.dedup.seat(claim, Clock::now()) {
@@ -99,13 +99,7 @@ pub(super) async fn seated(
             ticket.cache = CacheState::Dedup;
             return replay::whole(&kept, ticket);
         }
-        Seat::Conflict => {
-            let error = Error::new(
-                ErrorKind::Unprocessable,
-                "this `Idempotency-Key` was used for another request; use a new one",
-            );
-            return refused(&error.param("Idempotency-Key"), ticket);
-        }
+        Seat::Conflict => return refused(&conflict(), ticket),
         Seat::Leader(leader) => return lead(proxy, question, ticket, leader).await,
         Seat::Follower(follower) => follower,
     };
@@ -131,8 +125,13 @@ pub(super) async fn seated(
     }
 }
 
+fn conflict() -> Error {
+    let why = "this `Idempotency-Key` was used for another request; use a new one";
+    Error::new(ErrorKind::Unprocessable, why).param("Idempotency-Key")
+}
+
 /// Makes the call in a task of its own and answers its client like a follower.
-async fn lead(proxy: &Arc<Proxy>, question: Question, ticket: Ticket, leader: Leader) -> Response<Body> {
+async fn lead(proxy: &Arc<Proxy>, question: Question, ticket: Box<Ticket>, leader: Leader) -> Response<Body> {
     let (first, told) = oneshot::channel();
     let (endpoint, shown) = (question.endpoint, ticket.shown_id.clone());
     spawn("dedup leader", call(Arc::clone(proxy), question, ticket, leader, first));
@@ -157,14 +156,17 @@ async fn lead(proxy: &Arc<Proxy>, question: Question, ticket: Ticket, leader: Le
 enum Made {
     /// Another instance; kept there for so long still.
     Elsewhere(Arc<Kept>, Duration),
+    /// From nowhere: on another instance the `Idempotency-Key` was used for something else.
+    Conflict,
     /// A call of ours, perhaps made for the whole cluster.
     Here(Result<Answer, Error>, Option<Led>),
 }
 
-async fn made(proxy: &Arc<Proxy>, question: &Question, ticket: &mut Ticket, fingerprint: Fingerprint) -> Made {
-    let led = match elsewhere::found(proxy, question, fingerprint).await {
+async fn made(proxy: &Arc<Proxy>, question: &Question, ticket: &mut Ticket, claim: &Claim) -> Made {
+    let led = match elsewhere::found(proxy, question, claim).await {
         Found::Answer(kept, left) => return Made::Elsewhere(kept, left),
         Found::Lead(led) => Some(led),
+        Found::Conflict => return Made::Conflict,
         Found::Wait(_) | Found::Nothing => None,
     };
     Made::Here(semantic::answer(proxy, question, ticket).await, led)
@@ -174,12 +176,13 @@ async fn made(proxy: &Arc<Proxy>, question: &Question, ticket: &mut Ticket, fing
 async fn call(
     proxy: Arc<Proxy>,
     question: Question,
-    mut ticket: Ticket,
+    mut ticket: Box<Ticket>,
     mut leader: Leader,
     mut first: oneshot::Sender<First>,
 ) {
+    let claim = leader.claim();
     let answered = {
-        let attempt = made(&proxy, &question, &mut ticket, leader.fingerprint());
+        let attempt = made(&proxy, &question, &mut ticket, &claim);
         tokio::pin!(attempt);
         std::future::poll_fn(|cx| {
             if let Poll::Ready(answer) = attempt.as_mut().poll(cx) {
@@ -199,6 +202,11 @@ async fn call(
             METRICS.dedup_shared_hits.inc();
             ticket.cache = CacheState::Dedup;
             (replay::whole(&kept, ticket), None, Some(left))
+        }
+        Some(Made::Conflict) => {
+            leader.disown();
+            let _ = first.send(Err(Box::new(refused(&conflict(), ticket))));
+            return leader.fail();
         }
         Some(Made::Here(Err(error), _)) => {
             // First our own client, then the next in line: it must not wait for the lead it is about to give away.
@@ -233,12 +241,11 @@ async fn call(
                 }
             }
             Some(None) if body.ending() == Ending::Whole => {
-                let fingerprint = leader.fingerprint();
                 match left {
                     Some(left) => drop(leader.finish_for(Clock::now(), left)),
                     None => {
                         if let Some(kept) = leader.finish(Clock::now()) {
-                            proxy.shared.elsewhere.keep(fingerprint, &kept);
+                            proxy.shared.elsewhere.keep(claim.fingerprint, &kept);
                         }
                     }
                 }
@@ -261,7 +268,7 @@ fn length(headers: &HeaderMap) -> Option<u64> {
 struct Tail {
     follower: Follower,
     /// A follower's; the leader's own client has none, its task settles.
-    ticket: Option<Ticket>,
+    ticket: Option<Box<Ticket>>,
     status: u16,
     left: Option<u64>,
     endpoint: crate::dialect::Endpoint,

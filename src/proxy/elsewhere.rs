@@ -5,7 +5,7 @@
 
 use super::{Proxy, Question};
 use crate::base::metrics::METRICS;
-use crate::state::dedup::{Fingerprint, Found};
+use crate::state::dedup::{Claim, Found};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -14,9 +14,9 @@ const WHOLE: Duration = Duration::from_secs(30);
 const STREAM: Duration = Duration::from_secs(10);
 
 /// What there is; never [`Found::Wait`].
-pub(super) async fn found(proxy: &Proxy, question: &Question, fingerprint: Fingerprint) -> Found {
+pub(super) async fn found(proxy: &Proxy, question: &Question, claim: &Claim) -> Found {
     let settings = &proxy.shared.settings;
-    let Some(asked) = proxy.shared.elsewhere.look(fingerprint, settings.dedup_cluster) else { return Found::Nothing };
+    let Some(asked) = proxy.shared.elsewhere.look(claim, settings.dedup_cluster) else { return Found::Nothing };
     let later = match timeout(settings.redis_deadline, asked).await {
         Ok(Ok(Found::Wait(later))) => later,
         Ok(Ok(found)) => return found,

@@ -10,12 +10,12 @@ use super::attempt::{Failed, settle_failure, settle_success};
 use super::headers::{self, Outgoing};
 use super::settle::{Outcome, Ticket};
 use super::{Proxy, limit, trial};
-use crate::base::{AccountId, Clock};
+use crate::base::{AccountId, Clock, Pieces};
 use crate::dialect::usage::{self, Usage};
 use crate::dialect::{Dialect, Endpoint, estimate};
 use crate::routing::{Pick, Target, Tried, resolve};
 use crate::state::semantic::Vector;
-use crate::upstream::{Call, CallBody, CallError, Pieces, Reply, ReplyBody};
+use crate::upstream::{Call, CallBody, CallError, Reply, ReplyBody};
 use bytes::{Bytes, BytesMut};
 use http::Method;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -99,15 +99,14 @@ async fn ask(
     let mut client = HeaderMap::new();
     client.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let request_id = headers::text(&ticket.id.to_string());
-    let mut pieces = Pieces::new();
-    pieces.push(body);
     let call = Call {
         base: &account.base,
         http2: account.provider.http2,
         method: &Method::POST,
         path: Endpoint::Embeddings.upstream_path(),
         headers: &Outgoing { client: &client, account, request_id: &request_id, trace: None },
-        body: CallBody::Pieces(pieces),
+        body: CallBody::Pieces(Pieces::from(body)),
+        asked: Clock::now(),
         first_byte: timeouts.first_byte,
         idle: timeouts.stream_idle,
     };

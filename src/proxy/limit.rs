@@ -17,7 +17,7 @@ use crate::state::buckets::{Limits, Which};
 use crate::state::budgets::{BudgetHold, Seeking, Sought};
 use crate::state::dedup;
 use crate::state::desk::Policy;
-use crate::state::limit_headers::{Family, for_each};
+use crate::state::limit_headers::{self, Family, for_each};
 use crate::state::limiter::{Decision, LimitHeaders, Refusal, Taken, Waiting};
 use crate::state::subject::Subject;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -130,16 +130,31 @@ async fn budgets_word(mut seeking: Seeking, deadline: Duration) -> Result<Budget
     }
 }
 
+/// Names that need no reading at each answer.
+static OPENAI: [HeaderName; 6] = names(limit_headers::OPENAI);
+static ANTHROPIC: [HeaderName; 6] = names(limit_headers::ANTHROPIC);
+
+const fn names([limit, left, reset, limit_2, left_2, reset_2]: [&'static str; 6]) -> [HeaderName; 6] {
+    [
+        HeaderName::from_static(limit),
+        HeaderName::from_static(left),
+        HeaderName::from_static(reset),
+        HeaderName::from_static(limit_2),
+        HeaderName::from_static(left_2),
+        HeaderName::from_static(reset_2),
+    ]
+}
+
 /// Writes what the caller may know of its limits; ours take the place of the provider's.
 pub(super) fn put_headers(limits: &LimitHeaders, dialect: Dialect, headers: &mut HeaderMap) {
-    let mut put = |name: &'static str, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(HeaderName::from_static(name), value);
+    let mut put = |names: &'static [HeaderName; 6], which: usize, value: &str| {
+        if let (Some(name), Ok(value)) = (names.get(which), HeaderValue::from_str(value)) {
+            headers.insert(name, value);
         }
     };
     // Wall time is only asked for where a header says it.
-    for_each(limits, Family::OpenAi, 0, &mut put);
+    for_each(limits, Family::OpenAi, 0, |which, value| put(&OPENAI, which, value));
     if dialect == Dialect::Anthropic {
-        for_each(limits, Family::Anthropic, Clock::unix_ms(), &mut put);
+        for_each(limits, Family::Anthropic, Clock::unix_ms(), |which, value| put(&ANTHROPIC, which, value));
     }
 }

@@ -32,7 +32,7 @@ use crate::config::{Settings, StreamUsage};
 use crate::dialect::peek::{Peek, peek};
 use crate::dialect::{Dialect, Endpoint, estimate};
 use crate::routing::Dice;
-use crate::server::body::Incoming;
+use crate::server::body::{Answering, Incoming, answered};
 use crate::server::{Body, Peer, body};
 use crate::state::breakers::Breakers;
 use crate::state::buckets::Limits;
@@ -125,7 +125,7 @@ pub struct Asked {
 /// A request whose body has been looked at.
 struct Question {
     endpoint: Endpoint,
-    parts: Parts,
+    parts: Box<Parts>,
     body: Bytes,
     peek: Peek,
     stream: bool,
@@ -140,20 +140,22 @@ impl Proxy {
     }
 
     /// Answers one data-plane request.
-    pub async fn handle(self: &Arc<Self>, asked: Asked, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    pub fn handle(self: &Arc<Self>, asked: Asked, request: Request<Incoming>, peer: Peer) -> Answering {
         let started = Clock::now();
         let id = self.ids.next();
         let (parts, incoming) = request.into_parts();
+        // In a box: they go through many hands.
+        let parts = Box::new(parts);
         let client_id = intake::client_request_id(&parts.headers);
         let endpoint = asked.endpoint;
         let ticket = match self.admit(started, id, client_id, endpoint, &parts, peer) {
             Ok(ticket) => ticket,
             Err(error) => {
                 self.refused(started, id, endpoint.name(), &error, &parts.headers, peer);
-                return refusal(endpoint.dialect(), &error, shown_id(&parts.headers, id));
+                return answered(refusal(endpoint.dialect(), &error, shown_id(&parts.headers, id)));
             }
         };
-        self.steps(asked, parts, incoming, ticket).await
+        Box::pin(Arc::clone(self).steps(asked, parts, incoming, ticket))
     }
 
     /// Who calls, and whether we read on: from the head alone.
@@ -165,7 +167,7 @@ impl Proxy {
         endpoint: Endpoint,
         parts: &Parts,
         peer: Peer,
-    ) -> Result<Ticket, Error> {
+    ) -> Result<Box<Ticket>, Error> {
         let caller =
             auth::identify(&parts.headers, parts.uri.query(), endpoint.dialect(), peer, &self.shared, started)?;
         intake::check_content(endpoint, &parts.headers)?;
@@ -175,11 +177,11 @@ impl Proxy {
     }
 
     async fn steps(
-        self: &Arc<Self>,
+        self: Arc<Self>,
         asked: Asked,
-        parts: Parts,
+        parts: Box<Parts>,
         incoming: Incoming,
-        mut ticket: Ticket,
+        mut ticket: Box<Ticket>,
     ) -> Response<Body> {
         if asked.endpoint == Endpoint::Transcriptions {
             let answer = Box::pin(self.upload(parts, incoming, &mut ticket)).await;
@@ -187,9 +189,9 @@ impl Proxy {
         }
         match self.question(asked, parts, incoming, &mut ticket).await {
             // Rare, and large: its future must not make every request's larger.
-            Ok((question, Some(claim))) => Box::pin(dedup::seated(self, question, ticket, &claim)).await,
+            Ok((question, Some(claim))) => Box::pin(dedup::seated(&self, question, ticket, &claim)).await,
             Ok((question, None)) => {
-                let answer = semantic::answer(self, &question, &mut ticket).await;
+                let answer = semantic::answer(&self, &question, &mut ticket).await;
                 finish(answer, ticket, question.inject_usage(&self.shared.settings))
             }
             Err(error) => answer::refused(&error, ticket),
@@ -199,7 +201,7 @@ impl Proxy {
     async fn question(
         &self,
         asked: Asked,
-        parts: Parts,
+        parts: Box<Parts>,
         incoming: Incoming,
         ticket: &mut Ticket,
     ) -> Result<(Question, Option<Claim>), Error> {
@@ -247,7 +249,7 @@ fn shown_id(headers: &http::HeaderMap, id: RequestId) -> HeaderValue {
 }
 
 /// The step's answer with its ticket in it, or its error with the ticket settled.
-fn finish(answer: Result<Answer, Error>, ticket: Ticket, drops_usage: bool) -> Response<Body> {
+fn finish(answer: Result<Answer, Error>, ticket: Box<Ticket>, drops_usage: bool) -> Response<Body> {
     match answer {
         Ok(answer) => answer.into_response(ticket, drops_usage),
         Err(error) => answer::refused(&error, ticket),

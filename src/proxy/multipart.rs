@@ -24,7 +24,7 @@ const LOOK: usize = 64 << 10;
 impl Proxy {
     pub(super) async fn upload(
         &self,
-        parts: Parts,
+        parts: Box<Parts>,
         mut incoming: Incoming,
         ticket: &mut Ticket,
     ) -> Result<Answer, Error> {

@@ -24,7 +24,7 @@ const TAIL: usize = 32 << 10;
 pub(super) struct Relay {
     body: ReplyBody,
     meter: Meter,
-    ticket: Option<Ticket>,
+    ticket: Option<Box<Ticket>>,
     status: u16,
     drain: Drain,
     left: Option<u64>,
@@ -46,21 +46,21 @@ enum Meter {
 
 impl Relay {
     /// Relays an event stream.
-    pub(super) fn events(body: ReplyBody, ticket: Ticket, status: u16, meter: StreamMeter) -> Self {
+    pub(super) fn events(body: ReplyBody, ticket: Box<Ticket>, status: u16, meter: StreamMeter) -> Self {
         Self::new(body, ticket, status, Meter::Events(Box::new(meter)), None)
     }
 
     /// Relays a JSON body of `length` bytes, if that is known.
-    pub(super) fn json(body: ReplyBody, ticket: Ticket, status: u16, length: Option<u64>) -> Self {
+    pub(super) fn json(body: ReplyBody, ticket: Box<Ticket>, status: u16, length: Option<u64>) -> Self {
         Self::new(body, ticket, status, Meter::Tail { kept: VecDeque::new(), bytes: 0 }, length)
     }
 
     /// Relays bytes that hold no usage (audio, images, compressed replies).
-    pub(super) fn blind(body: ReplyBody, ticket: Ticket, status: u16, length: Option<u64>) -> Self {
+    pub(super) fn blind(body: ReplyBody, ticket: Box<Ticket>, status: u16, length: Option<u64>) -> Self {
         Self::new(body, ticket, status, Meter::Blind, length)
     }
 
-    fn new(body: ReplyBody, ticket: Ticket, status: u16, meter: Meter, left: Option<u64>) -> Self {
+    fn new(body: ReplyBody, ticket: Box<Ticket>, status: u16, meter: Meter, left: Option<u64>) -> Self {
         let drain = ticket.shared.drain.clone();
         Self { body, meter, ticket: Some(ticket), status, drain, left, state: State::Going }
     }

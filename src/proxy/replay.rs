@@ -40,7 +40,7 @@ pub(super) fn head(kept: &Head, ticket: &Ticket) -> Response<()> {
 }
 
 /// A whole kept answer. Settles: no provider was asked, so it costs nothing.
-pub(super) fn whole(kept: &Kept, ticket: Ticket) -> Response<Body> {
+pub(super) fn whole(kept: &Kept, ticket: Box<Ticket>) -> Response<Body> {
     let response = head(&kept.head, &ticket);
     ticket.done(kept.head.status.as_u16(), Some(Usage::default()), 0);
     response.map(|()| Body::full(kept.body.clone()))

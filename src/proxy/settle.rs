@@ -55,6 +55,8 @@ pub(super) struct Ticket {
     /// Since when the request has been in our own hands.
     pub(super) ours_since: Now,
     pub(super) outcome: Outcome,
+    /// When, where that is known already.
+    pub(super) ended: Option<Now>,
     /// Whether a provider was asked for this at all.
     pub(super) cache: CacheState,
     pub(super) reservation: Option<Reservation>,
@@ -90,8 +92,9 @@ impl Ticket {
         caller: Caller,
         endpoint: Endpoint,
         started: Now,
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        // In a box: it goes through many hands.
+        Box::new(Self {
             shared,
             id,
             shown_id: client_request_id.clone().unwrap_or_else(|| id.header()),
@@ -111,6 +114,7 @@ impl Ticket {
             overhead: Duration::ZERO,
             ours_since: started,
             outcome: Outcome::Abandoned { status: LEFT, usage: None, completion_estimate: 0, relayed: false },
+            ended: None,
             cache: CacheState::Miss,
             reservation: None,
             running: None,
@@ -119,7 +123,7 @@ impl Ticket {
             keep: None,
             own: false,
             _running: METRICS.requests_running.guard(),
-        }
+        })
     }
 
     /// An attempt begins.
@@ -133,17 +137,17 @@ impl Ticket {
     }
 
     /// The answer went out whole (or is about to, in one write).
-    pub(super) fn done(mut self, status: u16, usage: Option<Usage>, completion_estimate: u64) {
+    pub(super) fn done(mut self: Box<Self>, status: u16, usage: Option<Usage>, completion_estimate: u64) {
         self.outcome = Outcome::Done { status, usage, completion_estimate };
     }
 
     /// It failed with an answer of ours.
-    pub(super) fn failed(mut self, status: u16, error: &'static str) {
+    pub(super) fn failed(mut self: Box<Self>, status: u16, error: &'static str) {
         self.outcome = Outcome::Failed { status, error };
     }
 
     fn settle(&mut self) {
-        let now = Clock::now();
+        let now = self.ended.unwrap_or_else(Clock::now);
         let took = now.since(self.started);
         let (status, usage, estimated, error) = match &self.outcome {
             Outcome::Done { status, usage, completion_estimate } => {
@@ -181,7 +185,7 @@ impl Ticket {
             hold.settle(self.attempts, cost_nanos.unwrap_or(0));
         }
         events::completed(self, took, status, &usage, error);
-        self.record(took, cost_nanos, status, usage, estimated, error);
+        self.record(now, cost_nanos, status, usage, estimated, error);
     }
 
     /// What an answer that broke off used. Anthropic's streams begin with one token of output and name the real number
@@ -235,14 +239,15 @@ impl Ticket {
 
     fn record(
         &self,
-        took: Duration,
+        now: Now,
         cost_nanos: Option<i64>,
         status: u16,
         usage: Usage,
         estimated: bool,
         error: Option<&'static str>,
     ) {
-        let unix_ms = Clock::unix_ms();
+        let took = now.since(self.started);
+        let unix_ms = Clock::unix_ms_at(now);
         let tokens = Tokens {
             prompt: usage.prompt,
             completion: usage.completion,

@@ -191,6 +191,15 @@ pub async fn read(mut body: Incoming, limit: u64, idle: Duration) -> Result<Byte
     Ok(whole.freeze())
 }
 
+/// An answer in the making. Boxed by who makes it: a future within a future is moved whole each time, and a request's is
+/// the largest thing it owns.
+pub type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+/// An answer that is there.
+pub fn answered(response: Response<Body>) -> Answering {
+    Box::pin(std::future::ready(response))
+}
+
 /// 413.
 pub fn too_large(limit: u64) -> Error {
     Error::new(ErrorKind::TooLarge, format!("the request body is larger than {limit} bytes"))
@@ -200,8 +209,14 @@ pub fn too_large(limit: u64) -> Error {
 pub async fn frame(body: &mut Incoming, idle: Duration) -> Result<Option<Bytes>, Error> {
     loop {
         let next = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
-        // A timer is armed only when the body is not there yet: `timeout` polls the body first.
-        let frame = match tokio::time::timeout(idle, next).await {
+        // A timer is made only when the body is not there yet.
+        let mut next = std::pin::pin!(next);
+        let here = std::future::poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await;
+        let waited = match here {
+            Poll::Ready(frame) => Ok(frame),
+            Poll::Pending => Box::pin(tokio::time::timeout(idle, next)).await,
+        };
+        let frame = match waited {
             Err(_) => return Err(Error::new(ErrorKind::RequestTimeout, "the request body did not arrive in time")),
             Ok(None) => return Ok(None),
             Ok(Some(Err(_))) => return Err(Error::malformed("the request body broke off")),

@@ -9,6 +9,7 @@
 //! [`PATIENCE`] after the answer. A connection that ends with a body still on its way lingers ([`Linger`]), so that the
 //! answer is not lost to a reset.
 
+use super::gate::Gate;
 use super::incoming::{Left, Unread};
 use super::linger::Linger;
 use super::tracked::{Deadline, Tracked, Watch};
@@ -23,7 +24,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -144,14 +145,13 @@ impl<H: Handler> Service<Request<hyper::body::Incoming>> for Serve<H> {
 
 /// The handler at work. A struct and not an `async` block: that would hold the handler's future twice.
 pub(super) struct Answering {
-    // One allocation a request: the handler's future, which has no name.
-    answer: Pin<Box<dyn Future<Output = Response<Body>> + Send>>,
+    answer: super::body::Answering,
     busy: Option<Busy>,
 }
 
 impl Answering {
     pub(super) fn new<H: Handler>(handler: Arc<H>, request: Request<Incoming>, peer: Peer, busy: Busy) -> Self {
-        Self { answer: Box::pin(handler.handle(request, peer)), busy: Some(busy) }
+        Self { answer: handler.handle(request, peer), busy: Some(busy) }
     }
 }
 
@@ -205,13 +205,18 @@ pub(super) async fn run<S, H>(
         // would be taken without end: a client that does not read would have its whole stream kept in our memory.
         .serve_connection(io, service);
     // The core's ticker wakes every connection when the phase of shutdown changes (`Alarms::wake_all`).
-    Life { stage: Stage::Http(http), state, drain, told: false, hurried: false }.await;
+    let gate = Arc::new(Gate::default());
+    let waker = Waker::from(Arc::clone(&gate));
+    Life { stage: Stage::Http(http), state, drain, gate, waker, told: false, hurried: false }.await;
 }
 
 struct Life<S, H: Handler> {
     stage: Stage<S, H>,
     state: Arc<State>,
     drain: Drain,
+    /// What hyper wakes instead of the task itself.
+    gate: Arc<Gate>,
+    waker: Waker,
     told: bool,
     hurried: bool,
 }
@@ -253,7 +258,7 @@ where
     /// hyper's part, and what comes after it.
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Stage::Http(http) = &mut self.stage {
-            let ended = std::task::ready!(Pin::new(http).poll(cx));
+            let ended = std::task::ready!(Pin::new(http).poll(&mut Context::from_waker(&self.waker)));
             // A reply that broke off is cut, not seen off. A head that can't be read was answered, body or not.
             let lingers = match ended {
                 Ok(()) => self.state.lingers.load(Ordering::Relaxed),
@@ -281,6 +286,7 @@ where
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.gate.open_to(cx);
         self.finish();
         if self.step(cx).is_ready() {
             return Poll::Ready(());

@@ -6,6 +6,7 @@
 //! `connection: close`. Nothing is kept: memory does not grow with what is forgotten.
 
 use super::conn::State;
+use super::gate;
 use http::HeaderMap;
 use http::header::{CONNECTION, EXPECT, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
@@ -77,7 +78,11 @@ impl Body for Incoming {
         // Asked for: the client was told to go on.
         self.waits = false;
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let polled = Pin::new(body).poll_frame(cx);
+        let polled = gate::taking(|| {
+            let polled = Pin::new(&mut *body).poll_frame(cx);
+            let last = matches!(polled, Poll::Ready(Some(Ok(_)))) && body.is_end_stream();
+            (polled, last)
+        });
         if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
             self.home = None;
         }

@@ -205,6 +205,7 @@ pub async fn tick(alarms: Arc<Alarms>, drain: Drain, mut each: impl FnMut(crate:
     loop {
         ticks.tick().await;
         let now = Clock::now();
+        Clock::look_at_wall(now);
         alarms.sweep(now);
         each(now);
         let phase = drain.phase();

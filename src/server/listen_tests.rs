@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::tasks::DrainSwitch;
+use crate::server::body::{Answering, answered};
 use crate::server::{Body, Incoming};
 use hyper::{Request, Response};
 use std::io::{Read as _, Write as _};
@@ -9,8 +10,8 @@ use std::io::{Read as _, Write as _};
 struct Hello;
 
 impl Handler for Hello {
-    async fn handle(self: Arc<Self>, _: Request<Incoming>, _: Peer) -> Response<Body> {
-        Response::new(Body::full("hello"))
+    fn handle(self: Arc<Self>, _: Request<Incoming>, _: Peer) -> Answering {
+        answered(Response::new(Body::full("hello")))
     }
 }
 

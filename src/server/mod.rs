@@ -6,6 +6,7 @@
 
 pub mod body;
 pub mod conn;
+mod gate;
 mod h2;
 mod incoming;
 mod linger;
@@ -21,12 +22,11 @@ pub use listen::{Core, Permits, bind, serve, tick};
 pub use peer::Peer;
 pub use tls::Tls;
 
-use hyper::{Request, Response};
-use std::future::Future;
+use hyper::Request;
 use std::sync::Arc;
 
 /// What answers requests.
 pub trait Handler: Send + Sync + 'static {
     /// Answers one; errors are answers too.
-    fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> impl Future<Output = Response<Body>> + Send;
+    fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> body::Answering;
 }

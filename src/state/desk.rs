@@ -295,6 +295,28 @@ impl Account {
         next
     }
 
+    /// Requests it may admit without asking, and its slots.
+    pub fn in_hand(&self, now: Now) -> (u64, u32) {
+        self.0.lock().lease.as_ref().map_or((0, 0), |lease| lease.holds(now))
+    }
+
+    /// Tells one from another.
+    pub fn address(&self) -> usize {
+        Arc::as_ptr(&self.0) as usize
+    }
+
+    /// Whether somebody waits for Redis' word.
+    pub fn waits(&self) -> bool {
+        self.0.lock().lease.as_ref().is_some_and(|lease| lease.waits())
+    }
+
+    /// Nobody will call for what it settled: the next settlement says so again.
+    pub fn unlist(&self) {
+        if let Some(lease) = self.0.lock().lease.as_deref_mut() {
+            lease.on.later = false;
+        }
+    }
+
     /// Redis is away: nobody waits for it.
     pub fn give_up(&self) -> Next {
         let mut purse = self.0.lock();

@@ -29,6 +29,8 @@ const LEASE_HERE: Duration = Duration::from_millis(230);
 pub const LEASE_LOOK: Duration = Duration::from_millis(150);
 /// Slots live 5 s in Redis, half a second less here; they are renewed every second.
 const SLOTS_HERE: Duration = Duration::from_millis(4_500);
+/// Redis remembers a purse without slots for 60 s after its last lease; less, by what clocks may differ in that time.
+const REMEMBERED: Duration = Duration::from_secs(58);
 /// How long Redis' no is taken for an answer. Requests flow in as foretold; tokens may come back sooner than that, when
 /// somebody used fewer than were set aside.
 const NO_REQUESTS: Duration = Duration::from_secs(5);
@@ -87,6 +89,9 @@ pub(crate) struct Lease {
     /// Tokens used beyond what was set aside, since ever; what Redis is known to have of it.
     used: i64,
     acked: i64,
+    /// Since when calls are of unknown fate, and what the last of them said of that; what is taken to have arrived.
+    doubt: Option<(Now, i64)>,
+    taken: Option<i64>,
     /// When Redis last spoke; from then on the purse's buckets are what it said, and refill.
     heard: Option<Now>,
     /// It refused somebody then, for want of anything but slots.
@@ -156,6 +161,8 @@ impl Lease {
             asks: VecDeque::new(),
             used: 0,
             acked: 0,
+            doubt: None,
+            taken: None,
             heard: None,
             refused: false,
             shown: (0, 0),
@@ -206,6 +213,15 @@ impl Lease {
         let first = self.flying.is_none() && self.asks.len() == 1;
         self.on.listed |= first;
         first
+    }
+
+    pub(crate) fn waits(&self) -> bool {
+        !self.asks.is_empty()
+    }
+
+    /// Requests and slots in hand.
+    pub(crate) fn holds(&self, now: Now) -> (u64, u32) {
+        (self.in_hand(now).0, self.slots(now))
     }
 
     fn in_hand(&self, now: Now) -> (u64, u64) {

@@ -19,6 +19,8 @@ use tokio::sync::oneshot;
 
 /// A claim's life in Redis is 10 s; here, from when it was sent, a second less. Renewed every two.
 const CLAIM_HERE: Duration = Duration::from_secs(9);
+/// Redis remembers what a silent instance had said for 610 s; less, by what clocks may differ in that time.
+const REMEMBERED: Duration = Duration::from_secs(590);
 /// Asks that one call carries at most.
 const ASKS: usize = 256;
 /// Requests that wait at most, all keys together.
@@ -70,6 +72,10 @@ struct Claim {
     flying: Option<(Now, i64, Vec<Ask>)>,
     asks: Vec<Ask>,
     heard: bool,
+    /// Since when calls are of unknown fate, and what the last of them said was spent.
+    doubt: Option<(Now, i64)>,
+    /// What is taken to have arrived, though nobody said so.
+    taken: i64,
     on: Queues,
 }
 
@@ -91,8 +97,11 @@ pub struct BudgetCall {
     pub seq: u64,
     /// As the caller knows it now.
     pub budget: i64,
-    /// The greatest total heard.
+    /// The greatest total heard; the store's word, while none was.
     pub total: i64,
+    /// Whether any was. One that was not is only good for a Redis that knows nothing: it may hold what others have spent
+    /// and not said yet, which would count again when they do.
+    pub heard: bool,
     /// Spent here since ever, and what of that Redis is known to have.
     pub used: i64,
     /// See `used`.
@@ -191,6 +200,8 @@ impl Ledger {
             flying: None,
             asks: Vec::new(),
             heard: false,
+            doubt: None,
+            taken: 0,
             on: Queues::default(),
         };
         Self { shared: Some(Box::new(claim)), ..Self::default() }
@@ -277,14 +288,21 @@ impl Ledger {
         claim.room = if now < claim.until { claim.room.min(want) } else { 0 };
         claim.seq = (claim.seq + 1).max(now.as_nanos() / 1_000);
         let asks: Vec<Ask> = claim.asks.drain(..claim.asks.len().min(ASKS)).collect();
+        // Redis may have forgotten us since. What was said to it then is taken to have arrived: twice it must not count,
+        // and if it did not arrive, the store knows.
+        if let Some((_, said)) = claim.doubt.take_if(|(since, _)| now.since(*since) >= REMEMBERED) {
+            claim.taken = said;
+        }
+        claim.doubt = Some((claim.doubt.map_or(now, |(since, _)| since), self.used));
         let call = BudgetCall {
             key: claim.key,
             id: claim.id,
             seq: claim.seq,
             budget: claim.budget,
             total: self.total,
+            heard: claim.heard,
             used: self.used,
-            acked: self.acked,
+            acked: self.acked.max(claim.taken),
             claim: self.reserved.saturating_add(claim.room),
             want: want - claim.room,
             asks: asks.iter().map(|ask| ask.nanos).collect(),
@@ -300,8 +318,9 @@ impl Ledger {
         if let Some((sent, used, asks)) = claim.flying.take()
             && let Some(reply) = reply
         {
-            (self.acked, claim.heard) = (used, true);
-            self.total = self.total.max(reply.total);
+            // The first word of Redis stands for itself: the store's was a guess at it, and stays the floor.
+            self.total = if claim.heard { self.total.max(reply.total) } else { reply.total };
+            (self.acked, claim.heard, claim.doubt) = (used, true, None);
             (claim.room, claim.until) = (claim.room + reply.room, sent + CLAIM_HERE);
             for (n, ask) in asks.into_iter().enumerate() {
                 let granted = reply.verdicts.get(n) == Some(&b'0');

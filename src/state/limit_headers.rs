@@ -13,33 +13,36 @@ pub enum Family {
     Anthropic,
 }
 
-/// Hands each header of `family` that exists to `put`, name (lower case) and value. Resets are rounded up, so that
-/// who waits that long is not refused. Allocates nothing. `unix_ms` is the wall time of the decision.
-pub fn for_each(headers: &LimitHeaders, family: Family, unix_ms: u64, mut put: impl FnMut(&'static str, &str)) {
-    let names: [[&'static str; 3]; 2] = match family {
-        Family::OpenAi => [
-            ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"],
-            ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"],
-        ],
-        Family::Anthropic => [
-            [
-                "anthropic-ratelimit-requests-limit",
-                "anthropic-ratelimit-requests-remaining",
-                "anthropic-ratelimit-requests-reset",
-            ],
-            [
-                "anthropic-ratelimit-tokens-limit",
-                "anthropic-ratelimit-tokens-remaining",
-                "anthropic-ratelimit-tokens-reset",
-            ],
-        ],
-    };
-    for (quota, [limit, remaining, reset]) in [headers.requests, headers.tokens].into_iter().zip(names) {
+/// Names (lower case) of [`Family::OpenAi`], in the order of [`for_each`].
+pub const OPENAI: [&str; 6] = [
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-tokens",
+];
+
+/// Names of [`Family::Anthropic`], in the same order.
+pub const ANTHROPIC: [&str; 6] = [
+    "anthropic-ratelimit-requests-limit",
+    "anthropic-ratelimit-requests-remaining",
+    "anthropic-ratelimit-requests-reset",
+    "anthropic-ratelimit-tokens-limit",
+    "anthropic-ratelimit-tokens-remaining",
+    "anthropic-ratelimit-tokens-reset",
+];
+
+/// Hands each header of `family` that exists to `put`: the place of its name in that family's list, and its value.
+/// Resets are rounded up, so that who waits that long is not refused. Allocates nothing. `unix_ms` is the wall time of
+/// the decision.
+pub fn for_each(headers: &LimitHeaders, family: Family, unix_ms: u64, mut put: impl FnMut(usize, &str)) {
+    for (quota, first) in [(headers.requests, 0), (headers.tokens, 3)] {
         let Some(quota) = quota else { continue };
         let mut number = itoa::Buffer::new();
-        put(limit, number.format(quota.limit));
-        put(remaining, number.format(quota.remaining));
-        put(reset, reset_text(&quota, family, unix_ms).as_str());
+        put(first, number.format(quota.limit));
+        put(first + 1, number.format(quota.remaining));
+        put(first + 2, reset_text(&quota, family, unix_ms).as_str());
     }
 }
 
@@ -126,7 +129,8 @@ mod tests {
 
     fn lines(headers: &LimitHeaders, family: Family, unix_ms: u64) -> Vec<String> {
         let mut lines = Vec::new();
-        for_each(headers, family, unix_ms, |name, value| lines.push(format!("{name}: {value}")));
+        let names = if family == Family::OpenAi { OPENAI } else { ANTHROPIC };
+        for_each(headers, family, unix_ms, |which, value| lines.push(format!("{}: {value}", names[which])));
         lines
     }
 

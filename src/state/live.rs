@@ -17,6 +17,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// Records in one of the 64 stripes beyond which another instance's word makes none: 65,536 in all.
+const IN_A_STRIPE: usize = 1024;
+
 /// All live records of this instance.
 #[derive(Debug)]
 pub struct Live {
@@ -84,9 +87,20 @@ impl Live {
         })
     }
 
-    /// News from another instance. Whether it was news here.
+    /// News from another instance. Whether it was news here. It may be of an account that is not known here yet; of so
+    /// many that only a mistake or malice can have named them, none is remembered more.
     pub fn apply(&self, delta: &Delta, now: Now) -> bool {
-        self.of(delta.account).apply(delta.model, delta.rest, now)
+        let record = self.accounts.with(&delta.account, |stripe| {
+            let known = stripe.get(&delta.account).map(Arc::clone);
+            known.or_else(|| {
+                (stripe.len() < IN_A_STRIPE).then(|| {
+                    let record = Arc::new(AccountLive::new(delta.account));
+                    stripe.insert(delta.account, Arc::clone(&record));
+                    record
+                })
+            })
+        });
+        record.is_some_and(|record| record.apply(delta.model, delta.rest, now))
     }
 
     /// Who rests now, ordered by account; accounts before their models.

@@ -145,3 +145,14 @@ fn attempts_are_counted_while_they_run() {
     drop((one, two));
     assert_eq!(account.running(), 0);
 }
+
+#[test]
+fn accounts_that_only_others_name_are_not_remembered_without_end() {
+    let live = Live::new();
+    live.of(A);
+    let rest = Rest { generation: 1, until: T0 + S, level: 1, reason: Reason::Failing, keep: T0 + S };
+    let named = |account| Delta { account: AccountId(account), model: None, rest, since: Delta::LONG_AGO };
+    let heard = (2..200_000).filter(|&account| live.apply(&named(account), T0)).count();
+    assert!(heard <= 65_536 && live.records().len() <= 65_537, "{heard}");
+    assert!(live.apply(&named(A.0), T0), "known ones are heard of all the same");
+}

@@ -13,6 +13,7 @@ use super::rows::{
     VirtualModelRow,
 };
 use super::usage_query::{Names, UsageRow, UsageSelect};
+use crate::base::metrics::METRICS;
 use crate::base::{AccountId, KeyId, RequestId, TokenId, VirtualModelId};
 use crate::state::catalog::{Key, KeyHash, VirtualModel};
 use crate::state::usage::Total;
@@ -59,12 +60,14 @@ pub(super) const ENDED_AT_MOST: i64 = 4_096;
 /// Rows removed in one transaction.
 pub(super) const PRUNE_STEP: u32 = 5_000;
 
+/// The first word of each line: the counter it is counted by.
 macro_rules! engines {
-    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $kind:ty),*) -> $out:ty;)*) => {
+    ($($(#[$doc:meta])* $counter:ident fn $name:ident($($arg:ident: $kind:ty),*) -> $out:ty;)*) => {
         impl Engine {
             $(
                 $(#[$doc])*
                 pub(super) async fn $name(&self, $($arg: $kind),*) -> Result<$out> {
+                    METRICS.$counter.inc();
                     match self {
                         Self::Embedded(engine) => engine.$name($($arg),*).await,
                         Self::Postgres(engine) => engine.$name($($arg),*).await,
@@ -77,52 +80,52 @@ macro_rules! engines {
 
 engines! {
     /// The schema's version.
-    fn schema_version() -> u32;
+    store_reads fn schema_version() -> u32;
     /// The deployment's row as it is now.
-    fn deployment() -> Option<Deployment>;
+    store_reads fn deployment() -> Option<Deployment>;
     /// Replaces the wrapped data key if it is still `old`; whether it was.
-    fn rewrap(old: Vec<u8>, new: Vec<u8>) -> bool;
-    fn add_account(account: SealedAccount, define: Option<CustomProvider>, builtin: bool) -> AccountInfo;
-    fn update_account(info: AccountInfo, sealed: Option<Vec<u8>>) -> ();
-    fn accounts() -> Vec<AccountInfo>;
-    fn remove_account(id: AccountId) -> ();
-    fn put_provider(custom: CustomProvider) -> ();
-    fn providers() -> Vec<CustomProvider>;
-    fn changes_since(seq: u64) -> RawChanges;
-    fn add_key(info: KeyInfo, hash: KeyHash) -> ();
-    fn keys() -> Vec<KeyInfo>;
-    fn key(id: KeyId) -> KeyInfo;
-    fn update_key(id: KeyId, change: Change) -> KeyInfo;
-    fn rotate_key(id: KeyId, hash: KeyHash) -> KeyInfo;
-    fn revoke_key(id: KeyId) -> ();
-    fn put_virtual_model(model: VirtualModel) -> ();
-    fn virtual_models() -> Vec<VirtualModelRow>;
-    fn remove_virtual_model(id: VirtualModelId) -> ();
-    fn enable_virtual_model(id: VirtualModelId, enabled: bool) -> ();
-    fn reorder_virtual_models(ids: Vec<VirtualModelId>) -> ();
-    fn add_token(token: TokenRow, hash: [u8; 32]) -> ();
-    fn tokens() -> Vec<TokenRow>;
-    fn token_by_hash(hash: [u8; 32]) -> Option<TokenRow>;
-    fn revoke_token(id: TokenId) -> ();
-    fn admissions(now_ms: u64) -> Admissions;
-    fn end_session(id: u64, expires_ms: u64, now_ms: u64) -> ();
-    fn end_all_sessions() -> ();
-    fn append(batch: Arc<UsageBatch>) -> usize;
-    fn usage_totals() -> Vec<Total>;
-    fn spent(since_minute: Option<u32>) -> Vec<(KeyId, i64)>;
-    fn log_rows(limit: u32) -> Vec<LoggedRow>;
-    fn log(id: RequestId) -> Option<LoggedRow>;
-    fn logs(select: LogSelect) -> Vec<Placed>;
-    fn log_scan_end(select: LogSelect) -> Option<LogCursor>;
-    fn usage(select: UsageSelect) -> Vec<UsageRow>;
-    fn names(keys: Vec<KeyId>) -> Names;
-    fn prune(before_ms: u64, max_bytes: u64) -> Pruned;
-    fn shrink(pages: u32) -> ();
-    fn add_audit(entry: AuditEntry, keep: u64) -> ();
-    fn audit_rows(before: Option<u64>, limit: u32) -> Vec<AuditRow>;
-    fn keys_page(after: Option<(u64, KeyId)>, limit: u32) -> Vec<KeyInfo>;
-    fn begin_repeat(id: [u8; 32], request: [u8; 32], now_ms: u64, oldest_ms: u64) -> Repeat;
-    fn end_repeat(id: [u8; 32], answer: Option<Vec<u8>>) -> ();
+    store_writes fn rewrap(old: Vec<u8>, new: Vec<u8>) -> bool;
+    store_writes fn add_account(account: SealedAccount, define: Option<CustomProvider>, builtin: bool) -> AccountInfo;
+    store_writes fn update_account(info: AccountInfo, sealed: Option<Vec<u8>>) -> ();
+    store_reads fn accounts() -> Vec<AccountInfo>;
+    store_writes fn remove_account(id: AccountId) -> ();
+    store_writes fn put_provider(custom: CustomProvider) -> ();
+    store_reads fn providers() -> Vec<CustomProvider>;
+    store_looks fn changes_since(seq: u64) -> RawChanges;
+    store_writes fn add_key(info: KeyInfo, hash: KeyHash) -> ();
+    store_reads fn keys() -> Vec<KeyInfo>;
+    store_reads fn key(id: KeyId) -> KeyInfo;
+    store_writes fn update_key(id: KeyId, change: Change) -> KeyInfo;
+    store_writes fn rotate_key(id: KeyId, hash: KeyHash) -> KeyInfo;
+    store_writes fn revoke_key(id: KeyId) -> ();
+    store_writes fn put_virtual_model(model: VirtualModel) -> ();
+    store_reads fn virtual_models() -> Vec<VirtualModelRow>;
+    store_writes fn remove_virtual_model(id: VirtualModelId) -> ();
+    store_writes fn enable_virtual_model(id: VirtualModelId, enabled: bool) -> ();
+    store_writes fn reorder_virtual_models(ids: Vec<VirtualModelId>) -> ();
+    store_writes fn add_token(token: TokenRow, hash: [u8; 32]) -> ();
+    store_reads fn tokens() -> Vec<TokenRow>;
+    store_reads fn token_by_hash(hash: [u8; 32]) -> Option<TokenRow>;
+    store_writes fn revoke_token(id: TokenId) -> ();
+    store_looks fn admissions(now_ms: u64) -> Admissions;
+    store_writes fn end_session(id: u64, expires_ms: u64, now_ms: u64) -> ();
+    store_writes fn end_all_sessions() -> ();
+    store_appends fn append(batch: Arc<UsageBatch>) -> usize;
+    store_reads fn usage_totals() -> Vec<Total>;
+    store_spent fn spent(since_minute: Option<u32>) -> Vec<(KeyId, i64)>;
+    store_reads fn log_rows(limit: u32) -> Vec<LoggedRow>;
+    store_reads fn log(id: RequestId) -> Option<LoggedRow>;
+    store_reads fn logs(select: LogSelect) -> Vec<Placed>;
+    store_reads fn log_scan_end(select: LogSelect) -> Option<LogCursor>;
+    store_reads fn usage(select: UsageSelect) -> Vec<UsageRow>;
+    store_reads fn names(keys: Vec<KeyId>) -> Names;
+    store_prunes fn prune(before_ms: u64, max_bytes: u64) -> Pruned;
+    store_prunes fn shrink(pages: u32) -> ();
+    store_writes fn add_audit(entry: AuditEntry, keep: u64) -> ();
+    store_reads fn audit_rows(before: Option<u64>, limit: u32) -> Vec<AuditRow>;
+    store_reads fn keys_page(after: Option<(u64, KeyId)>, limit: u32) -> Vec<KeyInfo>;
+    store_writes fn begin_repeat(id: [u8; 32], request: [u8; 32], now_ms: u64, oldest_ms: u64) -> Repeat;
+    store_writes fn end_repeat(id: [u8; 32], answer: Option<Vec<u8>>) -> ();
 }
 
 impl Engine {

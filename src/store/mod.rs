@@ -5,6 +5,7 @@
 //! usage goes in by `writer`. When the store is away both wait and retry; known keys go on working.
 
 pub mod audit;
+mod columns;
 mod decode;
 mod embedded;
 mod engine;

@@ -1,7 +1,7 @@
 //! What can be asked of the log and of the totals, the same for every engine: filters, cursors, pages, groups.
 //!
 //! The conditions are spelled here once and handed to an engine as text with numbered places and the values for them;
-//! no value ever stands in the text. Each page is bounded: a search for a text looks at [`SCAN`] rows a call at most and
+//! no value ever stands in the text. Each page is bounded: a search for a text looks at [`SCAN`] rows a call at most (fewer where they lie apart) and
 //! answers with the cursor to go on from, so that no question of a dashboard can hold a store up.
 
 use super::rows::LoggedRow;
@@ -15,6 +15,8 @@ use std::str::FromStr;
 pub const MAX_PAGE: u32 = 1_000;
 /// Rows a search for a text looks at in one call.
 pub const SCAN: u32 = 50_000;
+/// The same where a filter picks the rows: they lie apart, and each costs a page of its own.
+const SCAN_APART: u32 = 10_000;
 
 /// Which log rows. Empty: all. What is set must all hold.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -86,11 +88,13 @@ pub(super) struct Spelling {
 pub(super) struct LogSelect {
     /// `WHERE …` that indexes serve, or nothing.
     pub(super) indexed: String,
-    /// The search for a text, or nothing.
+    /// `WHERE …` for what those found, at most `scan` rows of it; or nothing.
     pub(super) search: String,
     pub(super) values: Vec<Value>,
     /// How many of `values` stand in `indexed`.
     pub(super) indexed_values: usize,
+    /// Rows a search looks at.
+    pub(super) scan: u32,
     /// Rows wanted, and one more to know whether there are more.
     pub(super) limit: u32,
 }
@@ -163,6 +167,19 @@ enum Search<'a> {
 impl LogSelect {
     fn new(filter: &LogFilter, search: &Search<'_>, cursor: Option<LogCursor>, limit: u32, spelling: Spelling) -> Self {
         let mut indexed = Conditions { spelling, text: String::new(), values: Vec::new() };
+        // An id finds so few rows that nothing else may choose the index: all the rest is looked at in what it found.
+        let exact = match search {
+            Search::Id(id) => {
+                indexed.int("epoch =", stored_epoch(*id));
+                indexed.int("n =", id.n.cast_signed());
+                Some((std::mem::take(&mut indexed.text), 2))
+            }
+            Search::Client(id) => {
+                indexed.text("client_request_id =", id);
+                Some((std::mem::take(&mut indexed.text), 1))
+            }
+            Search::All | Search::Text(_) => None,
+        };
         let (provider, model) = match filter.model.as_deref().and_then(|model| model.split_once('/')) {
             Some((provider, model)) if filter.provider.is_none() => (Some(provider), Some(model)),
             _ => (filter.provider.as_deref(), filter.model.as_deref()),
@@ -196,13 +213,11 @@ impl LogSelect {
             let (time, seq) = (indexed.place(Value::Int(time)), indexed.place(Value::Int(seq)));
             indexed.and(&format!("(time_ms, seq) < ({time}, {seq})"));
         }
-        match search {
-            Search::Id(id) => {
-                indexed.int("epoch =", stored_epoch(*id));
-                indexed.int("n =", id.n.cast_signed());
-            }
-            Search::Client(id) => indexed.text("client_request_id =", id),
-            Search::All | Search::Text(_) => {}
+        let limit = limit + 1;
+        let apart = filter.key_id.is_some() || model.is_some() || provider.is_some() || filter.status.is_some();
+        let scan = if apart && exact.is_none() { SCAN_APART } else { SCAN };
+        if let Some((found, indexed_values)) = exact {
+            return Self { indexed: found, search: indexed.text, values: indexed.values, indexed_values, scan, limit };
         }
         let indexed_values = indexed.values.len();
         let mut words = String::new();
@@ -213,7 +228,7 @@ impl LogSelect {
             let each: Vec<_> = columns.iter().map(|column| format!("{column} {like} {place} ESCAPE '\\'")).collect();
             words = format!("WHERE {}", each.join(" OR "));
         }
-        Self { indexed: indexed.text, search: words, values: indexed.values, indexed_values, limit: limit + 1 }
+        Self { indexed: indexed.text, search: words, values: indexed.values, indexed_values, scan, limit }
     }
 
     /// As it is asked for a page: first, and going on.
@@ -229,12 +244,12 @@ impl LogSelect {
     /// The whole statement for `columns` of the log.
     pub(super) fn sql(&self, columns: &str) -> String {
         let order = "ORDER BY time_ms DESC, seq DESC";
-        let Self { indexed, search, limit, .. } = self;
+        let Self { indexed, search, scan, limit, .. } = self;
         if search.is_empty() {
             format!("SELECT {columns}, seq FROM request_log {indexed} {order} LIMIT {limit}")
         } else {
             format!(
-                "SELECT {columns}, seq FROM (SELECT * FROM request_log {indexed} {order} LIMIT {SCAN}) AS looked_at \
+                "SELECT {columns}, seq FROM (SELECT * FROM request_log {indexed} {order} LIMIT {scan}) AS looked_at \
                  {search} {order} LIMIT {limit}"
             )
         }
@@ -245,7 +260,7 @@ impl LogSelect {
         format!(
             "SELECT time_ms, seq FROM request_log {} ORDER BY time_ms DESC, seq DESC LIMIT 1 OFFSET {}",
             self.indexed,
-            SCAN - 1
+            self.scan - 1
         )
     }
 }

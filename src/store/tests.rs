@@ -318,6 +318,15 @@ async fn the_postgres_engine_does_what_every_engine_must() {
 }
 
 #[tokio::test]
+async fn the_postgres_engine_does_so_behind_a_pooler_that_keeps_no_session() {
+    let server = test_server::Server::start(&[]);
+    let pooler = server.pooler();
+    server.sql("postgres", "CREATE DATABASE pooled");
+    let config = shared_config(pooler.url("pooled"));
+    body(|| Store::open(&config).unwrap()).await;
+}
+
+#[tokio::test]
 async fn no_secret_lies_readable_in_the_files() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&config(dir.path())).unwrap();

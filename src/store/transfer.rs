@@ -142,11 +142,16 @@ pub(super) const TABLES: &[Table] = &[
     Table { name: "writers", columns: &[("epoch", Int), ("last_batch", Int), ("seen_ms", Int)] },
     Table {
         name: "usage",
-        columns: &with_sums([("minute", Int), ("key_id", Int), ("account_id", Int), ("model", Text)]),
+        columns: &with_sums::<4, 12>([("minute", Int), ("key_id", Int), ("account_id", Int), ("model", Text)]),
     },
     Table {
         name: "usage_days",
-        columns: &with_sums([("day", Int), ("key_id", Int), ("account_id", Int), ("model", Text)]),
+        columns: &with_sums::<4, 12>([("day", Int), ("key_id", Int), ("account_id", Int), ("model", Text)]),
+    },
+    Table { name: "usage_key_days", columns: &with_sums::<2, 10>([("day", Int), ("key_id", Int)]) },
+    Table {
+        name: "usage_model_days",
+        columns: &with_sums::<3, 11>([("day", Int), ("account_id", Int), ("model", Text)]),
     },
     Table {
         name: "request_log",
@@ -190,9 +195,14 @@ pub(super) const TABLES: &[Table] = &[
 /// Where in `request_log` its time stands: its partition follows from that.
 pub(super) const TIME_COLUMN: usize = 3;
 
-const fn with_sums(first: [(&'static str, Kind); 4]) -> [(&'static str, Kind); 12] {
-    let s = SUMS;
-    [first[0], first[1], first[2], first[3], s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]]
+const fn with_sums<const N: usize, const M: usize>(first: [(&'static str, Kind); N]) -> [(&'static str, Kind); M] {
+    let mut out = [("", Int); M];
+    let mut at = 0;
+    while at < M {
+        out[at] = if at < N { first[at] } else { SUMS[at - N] };
+        at += 1;
+    }
+    out
 }
 
 /// Of the one row of `meta` what is not the deployment's identity: `change_seq` and `session_epoch`.

@@ -7,6 +7,53 @@ use crate::base::KeyId;
 use crate::state::usage::Total;
 use std::sync::Arc;
 
+/// A table of totals: of which span, and by what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sums {
+    pub(super) table: &'static str,
+    /// The column of its span.
+    pub(super) span: &'static str,
+    /// By key, too.
+    pub(super) by_key: bool,
+    /// By account and model, too.
+    pub(super) by_target: bool,
+}
+
+/// All of them: what each request is added to, in this order everywhere. The last is the one that most requests share.
+pub(super) const SUMS: [Sums; 4] = [
+    Sums { table: "usage", span: "minute", by_key: true, by_target: true },
+    Sums { table: "usage_days", span: "day", by_key: true, by_target: true },
+    Sums { table: "usage_key_days", span: "day", by_key: true, by_target: false },
+    Sums { table: "usage_model_days", span: "day", by_key: false, by_target: true },
+];
+
+/// What is summed up, in the order of [`counts`](super::columns::counts).
+pub(super) const SUMMED: &str = "requests, errors, prompt, completion, cache_read, cache_write, reasoning, cost_nanos";
+
+impl Sums {
+    /// Where in its span a minute lies.
+    pub(super) fn at(&self, minute: u32) -> u32 {
+        if self.span == "day" { minute / 1_440 } else { minute }
+    }
+
+    /// The columns that tell its rows apart.
+    pub(super) fn columns(&self) -> String {
+        let (key, target) =
+            (if self.by_key { ", key_id" } else { "" }, if self.by_target { ", account_id, model" } else { "" });
+        format!("{}{key}{target}", self.span)
+    }
+
+    /// Adds `values`: [`Sums::columns`] and then [`SUMMED`], row by row.
+    pub(super) fn upsert(&self, values: &str) -> String {
+        let (table, columns) = (self.table, self.columns());
+        let added: Vec<_> = SUMMED.split(", ").map(|sum| format!("{sum} = old.{sum} + excluded.{sum}")).collect();
+        format!(
+            "INSERT INTO {table} AS old ({columns}, {SUMMED}) {values} ON CONFLICT ({columns}) DO UPDATE SET {}",
+            added.join(", ")
+        )
+    }
+}
+
 impl Store {
     /// Stores a batch in one transaction; how many log rows are new. Sending the same (writer, number) again does
     /// nothing, so a batch whose answer was lost may be sent once more.

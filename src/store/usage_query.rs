@@ -2,18 +2,22 @@
 //!
 //! An engine groups by what it keeps: key, account, model, day. Providers and names come from the tables of accounts and
 //! keys, removed ones included, and from the catalogue for accounts of the environment: so a sum never loses its name.
-//! Whole days come from totals by day; only the broken ends of a span are read by the minute.
+//! Whole days come from totals by day; only the broken ends of a span are read by the minute, or what is missing of their
+//! days is taken off, whichever are fewer minutes: never more than half a day's at either end.
 
 use super::refresh::env_id;
+use super::usage::{SUMMED, SUMS, Sums};
 use super::validate::{DEMO, ENV_LABEL};
 use super::{Result, Store, StoreError};
-use crate::base::{AccountId, KeyId};
+use crate::base::{AccountId, Clock, KeyId};
 use crate::state::usage::Counts;
 use std::collections::HashMap;
 
 /// Rows an answer holds at most.
 pub const MAX_GROUPS: usize = 10_000;
 const DAY: i64 = 1_440;
+/// Minutes that another instance's clock may be ahead.
+const AHEAD: i64 = 5;
 
 /// What to group by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +65,17 @@ pub(super) struct UsageSelect {
     pub(super) day: bool,
     pub(super) from: i64,
     pub(super) to: i64,
+    /// The first minute of which nothing can be known yet.
+    pub(super) present: i64,
+}
+
+/// A part of a table: minutes or days `[from, to)`, added or taken off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Span {
+    by_day: bool,
+    from: i64,
+    to: i64,
+    off: bool,
 }
 
 /// Names by id, removed ones included.
@@ -101,6 +116,7 @@ impl Store {
             day: has(UsageBy::Day),
             from: minute(since_ms),
             to: minute(until_ms),
+            present: minute(Clock::unix_ms()) + AHEAD,
         };
         if select.from >= select.to {
             return Ok(Vec::new());
@@ -155,47 +171,82 @@ impl UsageSelect {
     /// The columns to group by, in the order key, account, model, day; 0 or '' for those not asked for.
     pub(super) fn sql(&self) -> String {
         let pick = |wanted: bool, column: &'static str, none: &'static str| if wanted { column } else { none };
-        let sums = "requests, errors, prompt, completion, cache_read, cache_write, reasoning, cost_nanos";
-        let mut spans = Vec::new();
-        let mut span = |table: &str, column: &str, day: &str, from: i64, to: i64| {
-            if from < to {
-                // Numbers of ours, no values of a caller's.
-                spans.push(format!(
-                    "SELECT key_id, account_id, model, {day} AS day, {sums} FROM {table} \
-                     WHERE {column} >= {from} AND {column} < {to}"
-                ));
-            }
-        };
-        let (first, last) = ((self.from + DAY - 1) / DAY, self.to / DAY);
-        if first < last {
-            span("usage", "minute", "minute / 1440", self.from, first * DAY);
-            span("usage_days", "day", "day", first, last);
-            span("usage", "minute", "minute / 1440", last * DAY, self.to);
-        } else {
-            span("usage", "minute", "minute / 1440", self.from, self.to);
-        }
-        let totals: Vec<_> = sums.split(", ").map(|sum| format!("CAST(SUM({sum}) AS BIGINT)")).collect();
+        let off = format!("-{}", SUMMED.replace(", ", ", -"));
+        let spans = self.spans();
+        let taken_off = spans.iter().any(|span| span.off);
+        // The last day's table that knows what is asked for is the smallest.
+        let knows = |sums: &&Sums| (sums.by_key || !self.key) && (sums.by_target || !(self.account || self.model));
+        let days = SUMS.iter().rfind(knows).unwrap_or(&SUMS[1]);
+        let parts = spans.into_iter().map(|Span { by_day, from, to, off: minus }| {
+            // Numbers of ours, no values of a caller's.
+            let Sums { table, span, by_key, by_target } = if by_day { days } else { &SUMS[0] };
+            let day = if by_day { "day" } else { "minute / 1440" };
+            let key = if *by_key { "key_id" } else { "CAST(0 AS BIGINT) AS key_id" };
+            let target = if *by_target { "account_id, model" } else { "CAST(0 AS BIGINT) AS account_id, '' AS model" };
+            let sums = if minus { &*off } else { SUMMED };
+            format!(
+                "SELECT {key}, {target}, {day} AS day, {sums} FROM {table} WHERE {span} >= {from} AND {span} < {to}"
+            )
+        });
+        // The first names the columns of all: it must be none that is taken off.
+        let parts: Vec<_> = parts.collect();
+        let totals: Vec<_> = SUMMED.split(", ").map(|sum| format!("CAST(SUM({sum}) AS BIGINT)")).collect();
         let groups: Vec<_> =
             [(self.key, "key_id"), (self.account, "account_id"), (self.model, "model"), (self.day, "day")]
                 .into_iter()
                 .filter_map(|(wanted, column)| wanted.then_some(column))
                 .collect();
-        let group = if groups.is_empty() {
-            "HAVING COUNT(*) > 0".to_owned()
-        } else {
-            format!("GROUP BY {}", groups.join(", "))
-        };
+        let group = if groups.is_empty() { String::new() } else { format!("GROUP BY {}", groups.join(", ")) };
+        // What was taken off whole is no row.
+        let some = if taken_off { "SUM(requests) <> 0" } else { "COUNT(*) > 0" };
         format!(
-            "SELECT {}, {}, {}, {}, {} FROM ({}) AS spans {group} ORDER BY 12 DESC LIMIT {}",
+            "SELECT {}, {}, {}, {}, {} FROM ({}) AS spans {group} HAVING {some} ORDER BY 12 DESC LIMIT {}",
             pick(self.key, "key_id", "CAST(0 AS BIGINT)"),
             pick(self.account, "account_id", "CAST(0 AS BIGINT)"),
             pick(self.model, "model", "CAST('' AS TEXT)"),
             pick(self.day, "day", "CAST(0 AS BIGINT)"),
             totals.join(", "),
-            spans.join(" UNION ALL "),
+            parts.join(" UNION ALL "),
             // Accounts fold into providers afterwards: no group may be cut off before that by much.
             MAX_GROUPS * 4,
         )
+    }
+
+    /// What to read, those that are added first.
+    fn spans(&self) -> Vec<Span> {
+        let mut out = Vec::new();
+        let (first, last) = ((self.from + DAY - 1) / DAY, self.to / DAY);
+        if first > last {
+            self.piece(self.from, self.to, &mut out);
+        } else {
+            self.piece(self.from, first * DAY, &mut out);
+            out.push(Span { by_day: true, from: first, to: last, off: false });
+            self.piece(last * DAY, self.to, &mut out);
+        }
+        out.retain(|span| span.from < span.to);
+        out.sort_by_key(|span| span.off);
+        out
+    }
+
+    /// Minutes `[from, to)` of one day: those, or the day without the others, whichever are fewer to read.
+    fn piece(&self, from: i64, to: i64, out: &mut Vec<Span>) {
+        if from >= to {
+            return;
+        }
+        let day = from / DAY;
+        let (begin, end) = (day * DAY, (day + 1) * DAY);
+        let known = |from: i64, to: i64| (to.min(self.present) - from).max(0);
+        let minutes = |from, to, off| Span { by_day: false, from, to, off };
+        if known(from, to) <= known(begin, from) + known(to, end) {
+            out.push(minutes(from, to, false));
+        } else {
+            out.push(Span { by_day: true, from: day, to: day + 1, off: false });
+            out.push(minutes(begin, from, true));
+            // Nothing to take off where nothing can be yet.
+            if known(to, end) > 0 {
+                out.push(minutes(to, end, true));
+            }
+        }
     }
 
     /// A row of what [`UsageSelect::sql`] answers.
@@ -209,5 +260,39 @@ impl UsageSelect {
             counts,
             ..UsageRow::default()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_count_each_minute_once_and_read_half_a_day_at_an_end_at_most() {
+        let days = 4;
+        for present in [2 * DAY + 700, 10 * DAY] {
+            for from in (0..days * DAY).step_by(97) {
+                for to in (from + 1..=days * DAY).step_by(131).chain([days * DAY, present.min(days * DAY)]) {
+                    if from >= to {
+                        continue;
+                    }
+                    let select =
+                        UsageSelect { key: false, account: false, model: false, day: false, from, to, present };
+                    let spans = select.spans();
+                    assert!(spans.first().is_some_and(|span| !span.off), "{select:?} {spans:?}");
+                    let read: i64 =
+                        spans.iter().filter(|span| !span.by_day).map(|s| (s.to.min(present) - s.from).max(0)).sum();
+                    assert!(read <= DAY, "{read} minutes: {select:?} {spans:?}");
+                    for minute in (0..days * DAY).step_by(53).chain([from, to - 1]).filter(|minute| *minute < present) {
+                        let holds = |span: &&Span| {
+                            let at = if span.by_day { minute / DAY } else { minute };
+                            span.from <= at && at < span.to
+                        };
+                        let count: i32 = spans.iter().filter(holds).map(|span| if span.off { -1 } else { 1 }).sum();
+                        assert_eq!(count, i32::from(from <= minute && minute < to), "{minute}: {select:?} {spans:?}");
+                    }
+                }
+            }
+        }
     }
 }

@@ -3,8 +3,9 @@
 //! No I/O here. A [`CallError`] tells `routing/verdict` what it needs: what broke, and whether the provider may have
 //! seen the request. It never holds a header's value, so it may be logged.
 
+use crate::base::{Now, Pieces};
 use crate::state::catalog::BaseUrl;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use std::fmt;
 use std::pin::Pin;
@@ -24,6 +25,8 @@ pub struct Call<'a> {
     pub headers: &'a dyn Headers,
     /// The body.
     pub body: CallBody,
+    /// When it was asked: its first deadline counts from here.
+    pub asked: Now,
     /// From the request's last byte to the answer's head at most.
     pub first_byte: Duration,
     /// Silence within the answer's body (or of a provider that does not take our body) at most.
@@ -47,23 +50,11 @@ pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 pub type BodyStream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send + Sync>>;
 
 /// A request's body.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the large one is the one of nearly every call; a box would be paid there"
-)]
 pub enum CallBody {
     /// All there.
     Pieces(Pieces),
     /// Relayed as it comes; chunked when its length is unknown. Read only as fast as the provider takes it.
     Stream(BodyStream, Option<u64>),
-}
-
-/// A body in at most [`Pieces::MOST`] pieces, inline: a clone copies no byte and allocates nothing.
-#[derive(Clone, Debug, Default)]
-pub struct Pieces {
-    list: [Bytes; Pieces::MOST],
-    count: usize,
-    total: usize,
 }
 
 /// An answer.
@@ -121,77 +112,6 @@ pub enum Deadline {
     FirstByte,
     /// The next byte.
     Idle,
-}
-
-impl Pieces {
-    /// Pieces kept apart; what is pushed beyond them is copied together.
-    pub const MOST: usize = 8;
-
-    /// No body.
-    pub const fn new() -> Self {
-        Self { list: [const { Bytes::new() }; Self::MOST], count: 0, total: 0 }
-    }
-
-    /// Adds one at the end. From the ninth on each is copied to the end of the eighth: put large ones first.
-    pub fn push(&mut self, piece: Bytes) {
-        if piece.is_empty() {
-            return;
-        }
-        self.total += piece.len();
-        if self.count < Self::MOST {
-            self.list[self.count] = piece;
-            self.count += 1;
-        } else {
-            let last = &mut self.list[Self::MOST - 1];
-            let mut joined = BytesMut::with_capacity(last.len() + piece.len());
-            joined.extend_from_slice(last);
-            joined.extend_from_slice(&piece);
-            *last = joined.freeze();
-        }
-    }
-
-    /// Bytes altogether.
-    pub const fn len(&self) -> usize {
-        self.total
-    }
-
-    /// No byte at all.
-    pub const fn is_empty(&self) -> bool {
-        self.total == 0
-    }
-
-    /// Takes the first.
-    pub fn pop_front(&mut self) -> Option<Bytes> {
-        if self.count == 0 {
-            return None;
-        }
-        let first = std::mem::take(&mut self.list[0]);
-        self.list[..self.count].rotate_left(1);
-        self.count -= 1;
-        self.total -= first.len();
-        Some(first)
-    }
-
-    /// In order; none is empty.
-    pub fn as_slice(&self) -> &[Bytes] {
-        &self.list[..self.count]
-    }
-}
-
-impl From<Bytes> for Pieces {
-    fn from(whole: Bytes) -> Self {
-        let mut pieces = Self::new();
-        pieces.push(whole);
-        pieces
-    }
-}
-
-impl FromIterator<Bytes> for Pieces {
-    fn from_iter<I: IntoIterator<Item = Bytes>>(iter: I) -> Self {
-        let mut pieces = Self::new();
-        iter.into_iter().for_each(|piece| pieces.push(piece));
-        pieces
-    }
 }
 
 impl CallError {

@@ -3,10 +3,11 @@
 //! Simple before fast: a call allocates, a deadline is an alarm of its own. A connection that ended (or is told to go
 //! away) is replaced at the next call; a call hyper never put on the wire is repeated once.
 
-use super::call::{Call, CallBody, CallError, CallErrorKind as Kind, Deadline, Pieces, Reply};
+use super::call::{Call, CallBody, CallError, CallErrorKind as Kind, Deadline, Reply};
 use super::h1::{conn::Stream, head::checked};
 use super::pool::Host;
 use super::{BodyError, Inner, ReplyBody};
+use crate::base::Pieces;
 use crate::base::alarms::Alarm;
 use crate::base::{Clock, Now, tasks};
 use bytes::{Bytes, BytesMut};
@@ -79,15 +80,15 @@ impl Slot {
 }
 
 /// One call over HTTP/2.
-pub(super) async fn call(inner: &Inner, call: Call<'_>) -> Result<Reply, CallError> {
+pub(super) async fn call(inner: &Inner, call: &mut Call<'_>) -> Result<Reply, CallError> {
     let host = inner.pool.host(call.base, true);
-    let headers = header_map(&call)?;
-    let uri = uri(&call)?;
+    let headers = header_map(call)?;
+    let uri = uri(call)?;
     let mut spare = match &call.body {
         CallBody::Pieces(pieces) => Some(pieces.clone()),
         CallBody::Stream(..) => None,
     };
-    let mut body = Some(Outgoing(call.body));
+    let mut body = Some(Outgoing(std::mem::replace(&mut call.body, CallBody::Pieces(Pieces::new()))));
     loop {
         let (sender, reused) = sender(inner, &host, call.base).await?;
         let mut request = http::Request::new(body.take().unwrap_or_default());

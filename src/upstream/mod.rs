@@ -13,12 +13,11 @@ mod h2;
 mod pool;
 mod tls;
 
-pub use call::{BodyError, BodyStream, Call, CallBody, CallError, CallErrorKind, Deadline, Headers, Pieces, Reply};
+pub use call::{BodyError, BodyStream, Call, CallBody, CallError, CallErrorKind, Deadline, Headers, Reply};
 pub use tls::{TlsConfig, tls_config};
 
 use crate::base::alarms::Alarms;
 use crate::base::{Clock, Now};
-use crate::state::catalog::BaseUrl;
 use bytes::Bytes;
 use h1::body::Arriving;
 use h1::conn::Conn;
@@ -86,6 +85,11 @@ impl Client {
     /// Sends `call` and waits for the answer's head. A pooled connection that died without a byte of answer is replaced
     /// by a fresh one, once and in silence, unless the body was a stream.
     pub async fn call(&self, mut call: Call<'_>) -> Result<Reply, CallError> {
+        self.send(&mut call).await
+    }
+
+    /// As [`Self::call`]; what it was called with stays where it is, so that the future is small to move.
+    pub async fn send(&self, call: &mut Call<'_>) -> Result<Reply, CallError> {
         if call.http2 {
             return Box::pin(h2::call(&self.0, call)).await;
         }
@@ -94,15 +98,15 @@ impl Client {
         let mut reused = pooled.is_some();
         let mut conn = match pooled {
             Some(conn) => conn,
-            None => self.0.connect(&host, call.base).await?,
+            None => self.0.connect(&host, call).await?,
         };
-        let started = match exchange(&mut conn, &mut call).await {
+        let started = match exchange(&mut conn, call).await {
             Ok(started) => started,
             Err(failed) if reused && failed.unanswered && matches!(call.body, CallBody::Pieces(_)) => {
                 drop(conn);
                 reused = false;
-                conn = self.0.connect(&host, call.base).await.map_err(|error| CallError { sent: true, ..error })?;
-                exchange(&mut conn, &mut call).await.map_err(|failed| failed.error)?
+                conn = self.0.connect(&host, call).await.map_err(|error| CallError { sent: true, ..error })?;
+                exchange(&mut conn, call).await.map_err(|failed| failed.error)?
             }
             Err(failed) => return Err(failed.error),
         };
@@ -130,9 +134,11 @@ impl Client {
 }
 
 impl Inner {
-    async fn connect(&self, host: &Arc<pool::Host>, base: &BaseUrl) -> Result<Box<Conn>, CallError> {
+    async fn connect(&self, host: &Arc<pool::Host>, call: &mut Call<'_>) -> Result<Box<Conn>, CallError> {
         // Boxed: rare, and the handshake's state would ride in every call's future.
-        let stream = Box::pin(connect::connect(base, &self.config.tls.http1, self.config.connect)).await?;
+        let stream = Box::pin(connect::connect(call.base, &self.config.tls.http1, self.config.connect)).await?;
+        // That took time of its own deadline, not of the answer's.
+        call.asked = Clock::now();
         Ok(Box::new(Conn::new(stream, self.alarms.alarm(), host.opened())))
     }
 }

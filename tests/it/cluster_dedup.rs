@@ -6,7 +6,7 @@ use crate::support::eventually;
 use crate::support::gateway::{Setup, TestGateway, named};
 use crate::support::process::Process;
 use crate::support::provider::{Provider, Script, Then, chat, chat_events};
-use crate::support::redis::RedisServer;
+use crate::support::shared::{Kind, Redis, on_both};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,13 +21,13 @@ const STREAM: &[u8] = br#"{"model":"openai/gpt-4o-mini","stream":true,"messages"
 struct Pair {
     a: TestGateway,
     b: TestGateway,
-    redis: RedisServer,
+    redis: Redis,
     _dir: TempDir,
 }
 
 impl Pair {
-    fn of(provider: &Provider, change: fn(Setup) -> Setup) -> Self {
-        let (redis, dir) = (RedisServer::start(), tempfile::tempdir().unwrap());
+    fn of(kind: Kind, provider: &Provider, change: fn(Setup) -> Setup) -> Self {
+        let (redis, dir) = (Redis::start(kind), tempfile::tempdir().unwrap());
         let patient =
             |setup: Setup| change(setup.redis(&redis).with(|set| set.redis_deadline = Duration::from_secs(5)));
         let a = patient(Setup::openai(provider)).start_in(dir.path());
@@ -61,23 +61,23 @@ fn cache(answer: &Answer) -> &str {
     answer.header("x-merido-cache").unwrap_or_default()
 }
 
-/// Waits until what `one` got is the other's hit.
+/// Waits until what `one` got is the other's hit, several times in a row: of a cluster, all nodes are reached.
 #[track_caller]
 fn shares(one: SocketAddr, other: SocketAddr) {
-    let mut round = 0;
+    let (mut round, mut in_a_row) = (0, 0);
     eventually("answers are shared", || {
         round += 1;
         let name = format!("warm-{}-{round}", one.port());
         assert_eq!(ask(one, &name, BODY).status, 200);
         std::thread::sleep(Duration::from_millis(20));
-        cache(&ask(other, &name, BODY)) == "dedup"
+        in_a_row = if cache(&ask(other, &name, BODY)) == "dedup" { in_a_row + 1 } else { 0 };
+        in_a_row == 6
     });
 }
 
-#[test]
-fn an_answer_made_on_one_instance_is_a_hit_on_the_other_and_only_for_its_key() {
+fn an_answer_made_on_one_instance_is_a_hit_on_the_other_and_only_for_its_key(kind: Kind) {
     let provider = Provider::new(chat("shared"));
-    let pair = Pair::of(&provider, |setup| setup.with(|set| set.require_api_key = Some(false)));
+    let pair = Pair::of(kind, &provider, |setup| setup.with(|set| set.require_api_key = Some(false)));
     pair.empty();
     let before = provider.calls();
     let (mine, other) = (pair.a.key(named("mine")), pair.a.key(named("other")));
@@ -111,10 +111,9 @@ fn an_answer_made_on_one_instance_is_a_hit_on_the_other_and_only_for_its_key() {
     });
 }
 
-#[test]
-fn what_was_changed_in_redis_is_a_miss_and_what_is_large_is_never_there() {
+fn what_was_changed_in_redis_is_a_miss_and_what_is_large_is_never_there(kind: Kind) {
     let provider = Provider::new(chat("whole"));
-    let pair = Pair::of(&provider, |setup| setup);
+    let pair = Pair::of(kind, &provider, |setup| setup);
     pair.empty();
     let before = provider.calls();
     ask(pair.a.addr, "bent", BODY);
@@ -141,10 +140,9 @@ fn what_was_changed_in_redis_is_a_miss_and_what_is_large_is_never_there() {
     assert_eq!((cache(&ask(pair.b.addr, "large", BODY)), provider.calls()), ("miss", before + 1));
 }
 
-#[test]
-fn a_stream_made_on_one_instance_is_replayed_by_the_other() {
+fn a_stream_made_on_one_instance_is_replayed_by_the_other(kind: Kind) {
     let provider = Provider::new(Script::Events(chat_events(&["one ", "two"], true), Then::End));
-    let pair = Pair::of(&provider, |setup| setup);
+    let pair = Pair::of(kind, &provider, |setup| setup);
     pair.empty();
     let made = ask(pair.a.addr, "stream", STREAM);
     pair.stored();
@@ -154,10 +152,9 @@ fn a_stream_made_on_one_instance_is_replayed_by_the_other() {
     assert_eq!((hit.text(), provider.calls()), (made.text(), before));
 }
 
-#[test]
-fn requests_go_on_through_an_outage_and_answers_are_shared_again_after_it() {
+fn requests_go_on_through_an_outage_and_answers_are_shared_again_after_it(kind: Kind) {
     let provider = Provider::new(chat("fine"));
-    let mut pair = Pair::of(&provider, |setup| setup.with(|set| set.redis_deadline = Duration::from_millis(25)));
+    let mut pair = Pair::of(kind, &provider, |setup| setup.with(|set| set.redis_deadline = Duration::from_millis(25)));
     for round in 0..90 {
         match round {
             30 => pair.redis.kill(),
@@ -173,11 +170,10 @@ fn requests_go_on_through_an_outage_and_answers_are_shared_again_after_it() {
     shares(pair.b.addr, pair.a.addr);
 }
 
-#[test]
-fn fifty_identical_requests_over_two_instances_are_one_call_if_one_wants_it_so() {
+fn fifty_identical_requests_over_two_instances_are_one_call_if_one_wants_it_so(kind: Kind) {
     let gate = Arc::new(AtomicBool::new(false));
     let provider = Provider::new(chat("shared"));
-    let pair = Pair::of(&provider, |setup| setup.with(|set| set.dedup_cluster = true));
+    let pair = Pair::of(kind, &provider, |setup| setup.with(|set| set.dedup_cluster = true));
     let before = provider.calls();
     let mut events = chat_events(&["one ", "two ", "three"], true);
     let rest = events.split_off(1);
@@ -195,10 +191,9 @@ fn fifty_identical_requests_over_two_instances_are_one_call_if_one_wants_it_so()
     assert_eq!(answers.iter().filter(|one| cache(one) == "miss").count(), 1);
 }
 
-#[test]
-fn whoever_waits_for_another_instance_goes_on_when_that_fails_or_has_nothing_to_share() {
+fn whoever_waits_for_another_instance_goes_on_when_that_fails_or_has_nothing_to_share(kind: Kind) {
     let provider = Provider::new(chat("second"));
-    let pair = Pair::of(&provider, |setup| {
+    let pair = Pair::of(kind, &provider, |setup| {
         setup.with(|set| (set.dedup_cluster, set.timeouts.first_byte) = (true, Duration::from_secs(2)))
     });
     let before = provider.calls();
@@ -234,10 +229,9 @@ fn whoever_waits_for_another_instance_goes_on_when_that_fails_or_has_nothing_to_
     assert_eq!((other.join().unwrap().status, provider.calls()), (200, before + 4), "too large to share: called alone");
 }
 
-#[test]
-fn when_the_instance_that_calls_for_all_is_killed_another_takes_over() {
+fn when_the_instance_that_calls_for_all_is_killed_another_takes_over(kind: Kind) {
     let provider = Provider::new(chat("second"));
-    let (redis, dir) = (RedisServer::start(), tempfile::tempdir().unwrap());
+    let (redis, dir) = (Redis::start(kind), tempfile::tempdir().unwrap());
     Setup::openai(&provider).prepare(&dir.path().join("data"));
     let url = redis.url();
     let env = [
@@ -261,3 +255,28 @@ fn when_the_instance_that_calls_for_all_is_killed_another_takes_over() {
     let answer = waiting.join().unwrap();
     assert_eq!((answer.status, cache(&answer), provider.calls()), (200, "miss", before + 2));
 }
+
+fn the_same_idempotency_key_with_another_body_is_refused_wherever_it_comes(kind: Kind) {
+    let provider = Provider::new(chat("once"));
+    let pair = Pair::of(kind, &provider, |setup| setup.with(|set| set.require_api_key = Some(false)));
+    let other: &[u8] = br#"{"model":"openai/gpt-4o-mini","messages":[{"role":"user","content":"other"}]}"#;
+    assert_eq!(ask(pair.a.addr, "one", BODY).status, 200);
+    let refused = ask(pair.b.addr, "one", other);
+    assert_eq!(refused.status, 422);
+    assert!(refused.text().contains("Idempotency-Key"), "{}", refused.text());
+    assert_eq!(ask(pair.b.addr, "one", other).status, 422, "again, and nothing of it stays");
+    assert_eq!(ask(pair.b.addr, "two", other).status, 200);
+    assert_eq!(ask(pair.a.addr, "two", BODY).status, 422);
+    eventually("the same is the same on both", || cache(&ask(pair.b.addr, "one", BODY)) == "dedup");
+}
+
+on_both!(
+    an_answer_made_on_one_instance_is_a_hit_on_the_other_and_only_for_its_key,
+    what_was_changed_in_redis_is_a_miss_and_what_is_large_is_never_there,
+    a_stream_made_on_one_instance_is_replayed_by_the_other,
+    requests_go_on_through_an_outage_and_answers_are_shared_again_after_it,
+    fifty_identical_requests_over_two_instances_are_one_call_if_one_wants_it_so,
+    whoever_waits_for_another_instance_goes_on_when_that_fails_or_has_nothing_to_share,
+    when_the_instance_that_calls_for_all_is_killed_another_takes_over,
+    the_same_idempotency_key_with_another_body_is_refused_wherever_it_comes,
+);

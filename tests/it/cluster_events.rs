@@ -3,7 +3,7 @@
 
 use crate::support::client::{Conn, post_bytes};
 use crate::support::gateway::{Setup, TestGateway};
-use crate::support::redis::RedisServer;
+use crate::support::shared::{Kind, Redis, on_both};
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -20,14 +20,14 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Several instances of one deployment.
 struct Deployment {
-    redis: RedisServer,
+    redis: Redis,
     dir: tempfile::TempDir,
     instances: Vec<TestGateway>,
 }
 
 impl Deployment {
-    fn start(count: usize) -> Self {
-        let (redis, dir) = (RedisServer::start(), tempfile::tempdir().unwrap());
+    fn start(kind: Kind, count: usize) -> Self {
+        let (redis, dir) = (Redis::start(kind), tempfile::tempdir().unwrap());
         let mut all = Self { redis, dir, instances: Vec::new() };
         for _ in 0..count {
             let one = all.instance();
@@ -239,9 +239,8 @@ fn patiently(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-#[test]
-fn every_watcher_sees_every_event_of_every_instance_once() {
-    let all = Deployment::start(3);
+fn every_watcher_sees_every_event_of_every_instance_once(kind: Kind) {
+    let all = Deployment::start(kind, 3);
     let watchers: Vec<_> = all.addrs().into_iter().map(Watcher::open).collect();
     let sent = Load::start(&all.addrs(), "a", 3_334).all();
     assert!(sent.len() >= 10_000);
@@ -251,9 +250,8 @@ fn every_watcher_sees_every_event_of_every_instance_once() {
     }
 }
 
-#[test]
-fn an_outage_that_empties_redis_loses_and_repeats_nothing() {
-    let mut all = Deployment::start(3);
+fn an_outage_that_empties_redis_loses_and_repeats_nothing(kind: Kind) {
+    let mut all = Deployment::start(kind, 3);
     let watchers: Vec<_> = all.addrs().into_iter().map(Watcher::open).collect();
     let load = Load::start(&all.addrs(), "b", u64::MAX);
     load.reached(1_000);
@@ -270,9 +268,8 @@ fn an_outage_that_empties_redis_loses_and_repeats_nothing() {
     }
 }
 
-#[test]
-fn an_emptied_redis_loses_and_repeats_nothing() {
-    let all = Deployment::start(3);
+fn an_emptied_redis_loses_and_repeats_nothing(kind: Kind) {
+    let all = Deployment::start(kind, 3);
     let watchers: Vec<_> = all.addrs().into_iter().map(Watcher::open).collect();
     let load = Load::start(&all.addrs(), "c", u64::MAX);
     for n in 1..=5 {
@@ -286,9 +283,8 @@ fn an_emptied_redis_loses_and_repeats_nothing() {
     }
 }
 
-#[test]
-fn an_instance_that_restarts_is_followed_across_it() {
-    let mut all = Deployment::start(3);
+fn an_instance_that_restarts_is_followed_across_it(kind: Kind) {
+    let mut all = Deployment::start(kind, 3);
     let watchers: Vec<_> = all.addrs().into_iter().map(Watcher::open).collect();
     let others = Load::start(&all.addrs()[..2], "others", u64::MAX);
     let mut sent = Load::start(&all.addrs()[2..], "old", 500).all();
@@ -307,9 +303,8 @@ fn an_instance_that_restarts_is_followed_across_it() {
     }
 }
 
-#[test]
-fn a_watcher_goes_from_instance_to_instance_without_loss_or_repetition() {
-    let all = Deployment::start(3);
+fn a_watcher_goes_from_instance_to_instance_without_loss_or_repetition(kind: Kind) {
+    let all = Deployment::start(kind, 3);
     let addrs = all.addrs();
     // The third stays cold between its visits: what it missed comes from the stream.
     let watcher = Watcher::open(addrs[0]);
@@ -330,16 +325,10 @@ fn a_watcher_goes_from_instance_to_instance_without_loss_or_repetition() {
     watcher.saw_each_once(0, &wanted);
 }
 
-#[test]
-fn without_watchers_nothing_is_read_and_soon_nothing_sent() {
-    let all = Deployment::start(2);
+fn without_watchers_nothing_is_read_and_soon_nothing_sent(kind: Kind) {
+    let all = Deployment::start(kind, 2);
     Load::start(&all.addrs(), "idle", 50).all();
-    let calls = |name: &str| {
-        let text = all.redis.command("INFO commandstats");
-        let line =
-            text.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls="))?.split(',').next());
-        line.map_or(0, |count| count.parse::<u64>().unwrap())
-    };
+    let calls = |name: &str| all.redis.calls(name);
     patiently("writers look for a mark", || calls("exists") > 8);
     assert_eq!(calls("xread"), 0);
     // A new watcher is shown what happened since the writers last looked: they have to look again before it comes.
@@ -350,3 +339,12 @@ fn without_watchers_nothing_is_read_and_soon_nothing_sent() {
     let sent = Load::start(&all.addrs(), "seen", 50).all();
     watcher.saw_each_once(0, &sent);
 }
+
+on_both!(
+    every_watcher_sees_every_event_of_every_instance_once,
+    an_outage_that_empties_redis_loses_and_repeats_nothing,
+    an_emptied_redis_loses_and_repeats_nothing,
+    an_instance_that_restarts_is_followed_across_it,
+    a_watcher_goes_from_instance_to_instance_without_loss_or_repetition,
+    without_watchers_nothing_is_read_and_soon_nothing_sent,
+);

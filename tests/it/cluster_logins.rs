@@ -3,7 +3,7 @@
 use crate::support::client::{Answer, get, post};
 use crate::support::eventually;
 use crate::support::gateway::{Setup, TestGateway};
-use crate::support::redis::RedisServer;
+use crate::support::shared::{Kind, Redis, on_both};
 use argon2::password_hash::{PasswordHasher as _, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
 use merido::base::Secret;
@@ -19,8 +19,8 @@ fn hash() -> Secret {
     Secret::new(argon2.hash_password(PASSWORD.as_bytes(), &salt).unwrap().to_string())
 }
 
-fn pair() -> (TestGateway, TestGateway, RedisServer, TempDir) {
-    let (redis, dir) = (RedisServer::start(), tempfile::tempdir().unwrap());
+fn pair(kind: Kind) -> (TestGateway, TestGateway, Redis, TempDir) {
+    let (redis, dir) = (Redis::start(kind), tempfile::tempdir().unwrap());
     let one = || {
         let gateway = Setup::new().redis(&redis).with(|set| {
             set.dashboard_password_hash = Some(hash());
@@ -45,9 +45,8 @@ fn login(addr: SocketAddr, from: &str, password: &str) -> Answer {
     post(addr, "/api/login", &format!("x-forwarded-for: {from}\r\n"), body.as_bytes())
 }
 
-#[test]
-fn five_wrong_passwords_over_two_instances_close_both_and_redis_gone_opens_neither() {
-    let (a, b, mut redis, _dir) = pair();
+fn five_wrong_passwords_over_two_instances_close_both_and_redis_gone_opens_neither(kind: Kind) {
+    let (a, b, mut redis, _dir) = pair(kind);
     let from = "192.0.2.7";
     for gateway in [&a, &a, &a, &b, &b] {
         assert_eq!(login(gateway.addr, from, "wrong").status, 401);
@@ -71,9 +70,8 @@ fn five_wrong_passwords_over_two_instances_close_both_and_redis_gone_opens_neith
     }
 }
 
-#[test]
-fn a_right_password_takes_back_what_was_counted_everywhere() {
-    let (a, b, redis, _dir) = pair();
+fn a_right_password_takes_back_what_was_counted_everywhere(kind: Kind) {
+    let (a, b, redis, _dir) = pair(kind);
     let from = "192.0.2.7";
     for _ in 0..3 {
         for gateway in [&a, &b] {
@@ -90,9 +88,8 @@ fn a_right_password_takes_back_what_was_counted_everywhere() {
     assert!(!redis.command("ZRANGE t:{login}:known 0 -1").contains("192.0.2"));
 }
 
-#[test]
-fn the_count_over_all_addresses_is_the_clusters_and_spares_who_is_known_anywhere() {
-    let (a, b, _redis, _dir) = pair();
+fn the_count_over_all_addresses_is_the_clusters_and_spares_who_is_known_anywhere(kind: Kind) {
+    let (a, b, _redis, _dir) = pair(kind);
     assert_eq!(login(a.addr, "198.51.100.1", PASSWORD).status, 200);
     for n in 0..20 {
         let gateway = if n % 2 == 0 { &a } else { &b };
@@ -105,9 +102,8 @@ fn the_count_over_all_addresses_is_the_clusters_and_spares_who_is_known_anywhere
     assert_eq!(login(b.addr, "127.0.0.1", PASSWORD).status, 200, "this machine is spared");
 }
 
-#[test]
-fn unknown_api_keys_are_counted_over_all_instances() {
-    let (a, b, redis, _dir) = pair();
+fn unknown_api_keys_are_counted_over_all_instances(kind: Kind) {
+    let (a, b, redis, _dir) = pair(kind);
     let knock = |gateway: &TestGateway| {
         let head =
             "authorization: Bearer mrd_0000000000000000000000000000000000000000\r\nx-forwarded-for: 192.0.2.7\r\n";
@@ -120,3 +116,10 @@ fn unknown_api_keys_are_counted_over_all_instances() {
     eventually("all 80 are counted in one place", || redis.command("HVALS t:{strikes}").contains("\r\n80\r\n"));
     assert!(!redis.command("HKEYS t:{strikes}").contains("192.0.2"));
 }
+
+on_both!(
+    five_wrong_passwords_over_two_instances_close_both_and_redis_gone_opens_neither,
+    a_right_password_takes_back_what_was_counted_everywhere,
+    the_count_over_all_addresses_is_the_clusters_and_spares_who_is_known_anywhere,
+    unknown_api_keys_are_counted_over_all_instances,
+);

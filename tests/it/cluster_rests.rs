@@ -5,7 +5,7 @@ use crate::support::cut::Wire;
 use crate::support::eventually;
 use crate::support::gateway::{Setup, TestGateway, block_on};
 use crate::support::provider::{Provider, Script, chat, error};
-use crate::support::redis::RedisServer;
+use crate::support::shared::{Kind, Redis, on_both};
 use merido::base::Secret;
 use merido::store::rows::Scope;
 use serde_json::Value;
@@ -19,7 +19,7 @@ const ASK: &[u8] = br#"{"model":"openai/gpt-4o-mini","messages":[]}"#;
 /// Several gateways that are one deployment, and their provider.
 struct Deployment {
     provider: Provider,
-    redis: RedisServer,
+    redis: Redis,
     dir: tempfile::TempDir,
     change: fn(Setup) -> Setup,
 }
@@ -31,8 +31,8 @@ struct One {
 }
 
 impl Deployment {
-    fn new(change: fn(Setup) -> Setup) -> Self {
-        let (provider, redis) = (Provider::new(chat("hello")), RedisServer::start());
+    fn new(kind: Kind, change: fn(Setup) -> Setup) -> Self {
+        let (provider, redis) = (Provider::new(chat("hello")), Redis::start(kind));
         let dir = tempfile::tempdir().unwrap();
         // The account is made once; all share it.
         Setup::openai(&provider).prepare(dir.path());
@@ -100,9 +100,8 @@ impl One {
     }
 }
 
-#[test]
-fn a_limit_met_by_one_is_honoured_by_the_other() {
-    let all = Deployment::new(|setup| setup);
+fn a_limit_met_by_one_is_honoured_by_the_other(kind: Kind) {
+    let all = Deployment::new(kind, |setup| setup);
     let (a, b) = (all.start(), all.start());
     assert_eq!((a.ask(), b.ask()), (200, 200));
     let mut took: Vec<Duration> = (0..200)
@@ -130,9 +129,8 @@ fn a_limit_met_by_one_is_honoured_by_the_other() {
     assert!(took[197] < Duration::from_secs(1), "{took:?}");
 }
 
-#[test]
-fn a_newcomer_and_one_that_was_cut_off_know_who_rests_before_their_first_request() {
-    let mut all = Deployment::new(|setup| setup);
+fn a_newcomer_and_one_that_was_cut_off_know_who_rests_before_their_first_request(kind: Kind) {
+    let mut all = Deployment::new(kind, |setup| setup);
     let a = all.start();
     all.limit_next();
     assert_eq!(a.ask(), 429);
@@ -162,8 +160,8 @@ fn a_newcomer_and_one_that_was_cut_off_know_who_rests_before_their_first_request
 
 #[test]
 fn one_that_is_cut_off_does_not_bring_back_what_an_operator_ended() {
-    let all = Deployment::new(|setup| setup);
-    let wire = Wire::new(all.redis.addr());
+    let all = Deployment::new(Kind::OneServer, |setup| setup);
+    let wire = Wire::new(all.redis.one().addr());
     let (a, b) = (all.start(), all.start_by(&wire.redis_url()));
     all.limit_next();
     assert_eq!(b.ask(), 429);
@@ -194,12 +192,11 @@ fn one_that_is_cut_off_does_not_bring_back_what_an_operator_ended() {
     eventually("a hears of it", || a.ask() == 429);
 }
 
-#[test]
-fn fifty_in_flight_over_two_raise_the_level_once() {
+fn fifty_in_flight_over_two_raise_the_level_once(kind: Kind) {
     for (status, code, head) in
         [(401, "invalid_api_key", ""), (429, "rate_limit_exceeded", "retry-after: 60\r\n"), (429, "slow_down", "")]
     {
-        let all = Deployment::new(|setup| {
+        let all = Deployment::new(kind, |setup| {
             setup.with(|settings| {
                 settings.breaker.rate_limit_lock = Duration::from_secs(30);
                 settings.breaker.auth_cooldown = Duration::from_secs(30);
@@ -227,9 +224,8 @@ fn fifty_in_flight_over_two_raise_the_level_once() {
     }
 }
 
-#[test]
-fn five_failures_over_two_open_the_breaker_on_both_and_one_trial_closes_it() {
-    let all = Deployment::new(|setup| {
+fn five_failures_over_two_open_the_breaker_on_both_and_one_trial_closes_it(kind: Kind) {
+    let all = Deployment::new(kind, |setup| {
         setup.with(|settings| {
             settings.breaker.failures = 5;
             settings.breaker.open = Duration::from_millis(1500);
@@ -277,9 +273,8 @@ fn five_failures_over_two_open_the_breaker_on_both_and_one_trial_closes_it() {
     assert!(a.cooldowns().is_empty() && b.cooldowns().is_empty());
 }
 
-#[test]
-fn without_redis_each_counts_and_tries_for_itself() {
-    let mut all = Deployment::new(|setup| {
+fn without_redis_each_counts_and_tries_for_itself(kind: Kind) {
+    let mut all = Deployment::new(kind, |setup| {
         setup.with(|settings| {
             settings.breaker.failures = 2;
             settings.breaker.open = Duration::from_millis(200);
@@ -293,3 +288,11 @@ fn without_redis_each_counts_and_tries_for_itself() {
     eventually("its own trial closes it", || a.ask() == 200);
     assert!(a.cooldowns().is_empty());
 }
+
+on_both!(
+    a_limit_met_by_one_is_honoured_by_the_other,
+    a_newcomer_and_one_that_was_cut_off_know_who_rests_before_their_first_request,
+    fifty_in_flight_over_two_raise_the_level_once,
+    five_failures_over_two_open_the_breaker_on_both_and_one_trial_closes_it,
+    without_redis_each_counts_and_tries_for_itself,
+);

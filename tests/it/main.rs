@@ -34,6 +34,7 @@ mod passhead;
 mod passthrough;
 mod postgres;
 mod redis_chaos;
+mod redis_cluster;
 mod redis_limits;
 mod redis_link;
 mod runbook;

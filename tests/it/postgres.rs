@@ -1,6 +1,12 @@
 //! Instances that share a PostgreSQL: one deployment, and what happens while it is away.
 
-use crate::support::client::{Answer, get, post, request};
+mod calls;
+mod frozen;
+mod load;
+mod news;
+mod pooler;
+
+use crate::support::client::{Answer, get, post};
 use crate::support::eventually;
 use crate::support::gateway::block_on;
 use crate::support::postgres::{self, Server};
@@ -8,11 +14,8 @@ use crate::support::process::{Process, run_with};
 use crate::support::provider::{Provider, chat};
 use merido::base::Secret;
 use merido::store::{Store, StoreConfig};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const MASTER: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
@@ -49,7 +52,11 @@ impl Cluster {
     }
 
     fn start(&self, name: &str) -> Process {
-        Process::start(&self.home(name), &self.env())
+        self.start_with(name, &[])
+    }
+
+    fn start_with(&self, name: &str, more: &[(&str, &str)]) -> Process {
+        Process::start(&self.home(name), &[self.env(), more.to_vec()].concat())
     }
 
     fn store(&self) -> Store {
@@ -84,6 +91,11 @@ impl Cluster {
 
 fn ask(gateway: &Process, head: &str) -> Answer {
     post(gateway.addr, "/v1/chat/completions", head, ASK)
+}
+
+/// A head with a key that nobody made.
+fn stranger() -> String {
+    format!("authorization: Bearer mrd_{}\r\n", "Q".repeat(40))
 }
 
 fn health(gateway: &Process) -> Value {
@@ -127,64 +139,6 @@ fn two_instances_on_one_database_are_one_deployment() {
         "",
     );
     assert!(wrong.code == 1 && wrong.err.contains("MERIDO_MASTER_KEY"), "{wrong:?}");
-}
-
-#[test]
-fn a_database_killed_under_load_fails_no_request_and_loses_no_row() {
-    let provider = Provider::new(chat("fine"));
-    let mut server = Server::start(&[]);
-    let cluster = Cluster::new(server.database(), &provider);
-    let gateway = Arc::new(cluster.start("a"));
-    let (_, head) = cluster.key("");
-    eventually("the key works", || get(gateway.addr, "/v1/models", &head).status == 200);
-    let (stop, done, failed) =
-        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let load: Vec<_> = (0..2)
-        .map(|_| {
-            let (gateway, head, stop) = (Arc::clone(&gateway), head.clone(), Arc::clone(&stop));
-            let (done, failed) = (Arc::clone(&done), Arc::clone(&failed));
-            std::thread::spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    let ok = ask(&gateway, &head).status == 200;
-                    if ok { &done } else { &failed }.fetch_add(1, Ordering::Relaxed);
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-            })
-        })
-        .collect();
-    let so_far = || done.load(Ordering::Relaxed);
-    eventually("requests go through", || so_far() > 50);
-    server.kill();
-    eventually("health says so", || health(&gateway) == "down");
-    let admin = request(gateway.addr, "POST", "/api/keys", "", &json!({"name": "new"}));
-    assert_eq!(admin.status, 503, "{}", admin.text());
-    // For as long as our view is fresh an unknown key is the caller's fault, then it is ours.
-    let stranger = format!("authorization: Bearer mrd_{}\r\n", "Q".repeat(40));
-    let start = Instant::now();
-    while get(gateway.addr, "/v1/models", &stranger).status != 503 {
-        assert!(start.elapsed() < Duration::from_secs(40), "never 503");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let before = so_far();
-    eventually("the known key goes on", || so_far() > before + 50);
-    server.resume();
-    eventually("health says so", || health(&gateway) == "ok");
-    eventually("unknown keys are the caller's fault again", || {
-        get(gateway.addr, "/v1/models", &stranger).status == 401
-    });
-    let before = so_far();
-    eventually("and it goes on", || so_far() > before + 50);
-    stop.store(true, Ordering::Relaxed);
-    for thread in load {
-        thread.join().unwrap();
-    }
-    assert_eq!(failed.load(Ordering::Relaxed), 0, "no request failed");
-    assert!(gateway.metric("merido_log_rows_spilled_total") > 0.0, "it went through the spill");
-    assert_eq!(gateway.metric("merido_log_rows_dropped_total"), 0.0);
-    let gateway = Arc::into_inner(gateway).unwrap();
-    assert!(gateway.stop().success());
-    let (rows, requests) = cluster.counted();
-    assert_eq!((rows as u64, requests), (so_far(), so_far()), "one row and one count for each");
 }
 
 #[test]

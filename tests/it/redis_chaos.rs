@@ -137,6 +137,8 @@ const CELLS: &[Cell] = &[
         |p| drop(p.server.command("CONFIG SET maxmemory 1")),
         |p| drop(p.server.command("CONFIG SET maxmemory 0")),
     ),
+    ("loading", |p| p.server.restart_loading(), |p| p.server.load_fast()),
+    ("unable to save", |p| p.server.break_saving(), |p| p.server.mend_saving()),
     (
         "scripts forbidden",
         |p| drop(p.server.command("ACL SETUSER default -evalsha")),
@@ -163,8 +165,18 @@ fn no_request_fails_whatever_befalls_redis() {
         assert!((2..40).contains(&lines), "{name}: {lines} lines\n{}", pair.instances[0].log());
     }
     // These are over before anybody could look: the connection is replaced, the scripts are loaded again.
-    for (name, line) in [("reset", "CLIENT KILL TYPE normal"), ("scripts flushed", "SCRIPT FLUSH")] {
-        pair.server.command(line);
+    let short: &[(&str, fn(&mut Pair))] = &[
+        ("reset", |p| drop(p.server.command("CLIENT KILL TYPE normal"))),
+        ("scripts flushed", |p| drop(p.server.command("SCRIPT FLUSH"))),
+        ("emptied", |p| drop(p.server.command("FLUSHALL"))),
+        ("frozen for four deadlines", |p| {
+            p.server.freeze();
+            std::thread::sleep(Duration::from_millis(100));
+            p.server.thaw();
+        }),
+    ];
+    for (name, befalls) in short {
+        befalls(&mut pair);
         load.flows(200);
         pair.is(&format!("{name}: over"), 1.0);
     }

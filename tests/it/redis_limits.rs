@@ -4,7 +4,7 @@ use crate::support::client::{Conn, get, post, post_bytes};
 use crate::support::eventually;
 use crate::support::gateway::{Setup, TestGateway, named};
 use crate::support::provider::{Provider, Script, Then, chat, chat_events};
-use crate::support::redis::RedisServer;
+use crate::support::shared::{Kind, Redis, on_both};
 use merido::config::OnRedisDown;
 use merido::store::rows::KeySpec;
 use std::path::Path;
@@ -12,22 +12,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-const CHAT: &str = "/v1/chat/completions";
-const ASK: &[u8] = br#"{"model":"openai/m","messages":[]}"#;
+pub(crate) const CHAT: &str = "/v1/chat/completions";
+pub(crate) const ASK: &[u8] = br#"{"model":"openai/m","messages":[]}"#;
 
 /// Two instances of one deployment, both connected, and a key that both know.
-struct Pair {
-    gateways: [TestGateway; 2],
+pub(crate) struct Pair {
+    pub(crate) gateways: [TestGateway; 2],
     _dir: tempfile::TempDir,
 }
 
 impl Pair {
-    fn new(provider: &Provider, server: &RedisServer, down: OnRedisDown) -> Self {
+    pub(crate) fn new(provider: &Provider, server: &Redis, down: OnRedisDown) -> Self {
+        // A loaded machine is late by more than a deadline now and then: that is not what is tested here.
+        Self::with_deadline(provider, server, down, Duration::from_secs(5))
+    }
+
+    pub(crate) fn with_deadline(provider: &Provider, server: &Redis, down: OnRedisDown, deadline: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let start = |setup: Setup, path: &Path| {
-            // A loaded machine is late by more than a deadline now and then: that is not what is tested here.
             let patient = |settings: &mut merido::config::Settings| {
-                settings.redis_deadline = Duration::from_secs(5);
+                settings.redis_deadline = deadline;
                 settings.rate_limit_on_redis_down = down;
                 settings.expected_instances = Some(2);
             };
@@ -45,15 +49,19 @@ impl Pair {
     }
 
     /// Waits until each has written buckets of its own.
-    fn connected(&self, server: &RedisServer) {
+    fn connected(&self, server: &Redis) {
         for gateway in &self.gateways {
+            // Of a cluster one node after the other is found.
+            eventually("all of it is reached", || {
+                get(gateway.addr, "/api/cluster", "").json()["redis"]["state"] == "ok"
+            });
             // Limits are divided by those who are counted, not by those who are expected.
             eventually("both are counted", || {
                 get(gateway.addr, "/api/cluster", "").json()["instances"].as_array().is_some_and(|all| all.len() == 2)
             });
             let probe = self.gateways[0].create_key(KeySpec { rpm: Some(1_000_000), ..named("probe") });
             let head = format!("authorization: Bearer {}\r\n", probe.plain.reveal());
-            let exists = format!("EXISTS t:{{k{}}}:limit", probe.info.id.0);
+            let exists = format!("EXISTS t:{{k{}}}:limit:1", probe.info.id.0);
             eventually("it is connected", || {
                 post(gateway.addr, CHAT, &head, ASK);
                 server.command(&exists).trim() == ":1"
@@ -61,14 +69,14 @@ impl Pair {
         }
     }
 
-    fn key(&self, spec: KeySpec) -> String {
+    pub(crate) fn key(&self, spec: KeySpec) -> String {
         let head = format!("authorization: Bearer {}\r\n", self.gateways[0].key(spec));
         eventually("both know the key", || get(self.gateways[1].addr, "/v1/models", &head).status == 200);
         head
     }
 
     /// All are on their way before the first answer is read, to one and the other in turn.
-    fn at_once(&self, count: usize, wire: &[u8]) -> Vec<u16> {
+    pub(crate) fn at_once(&self, count: usize, wire: &[u8]) -> Vec<u16> {
         let mut conns: Vec<Conn> = (0..count).map(|n| Conn::open(self.gateways[n % 2].addr)).collect();
         for conn in &mut conns {
             conn.send(wire);
@@ -77,14 +85,13 @@ impl Pair {
     }
 }
 
-fn good(statuses: &[u16]) -> usize {
+pub(crate) fn good(statuses: &[u16]) -> usize {
     assert!(statuses.iter().all(|status| [200, 429].contains(status)), "{statuses:?}");
     statuses.iter().filter(|status| **status == 200).count()
 }
 
-#[test]
-fn a_limit_of_n_admits_n_over_both() {
-    let (server, provider) = (RedisServer::start(), Provider::new(chat("x")));
+fn a_limit_of_n_admits_n_over_both(kind: Kind) {
+    let (server, provider) = (Redis::start(kind), Provider::new(chat("x")));
     let pair = Pair::new(&provider, &server, OnRedisDown::Closed);
     for run in 1..=5 {
         // One a minute: none flows back while the run lasts.
@@ -97,9 +104,8 @@ fn a_limit_of_n_admits_n_over_both() {
     }
 }
 
-#[test]
-fn tokens_used_on_one_are_missing_on_the_other() {
-    let (server, provider) = (RedisServer::start(), Provider::new(chat("x")));
+fn tokens_used_on_one_are_missing_on_the_other(kind: Kind) {
+    let (server, provider) = (Redis::start(kind), Provider::new(chat("x")));
     let pair = Pair::new(&provider, &server, OnRedisDown::Closed);
     let head = pair.key(KeySpec { tpm: Some(6_000), ..named("k") });
     let body = br#"{"model":"openai/m","messages":[],"max_tokens":4000}"#;
@@ -113,9 +119,32 @@ fn tokens_used_on_one_are_missing_on_the_other() {
     eventually("what was not used is back", || left(1) > 6_000 - set_aside - 400);
 }
 
-#[test]
-fn requests_at_once_are_n_over_both() {
-    let (server, provider) = (RedisServer::start(), Provider::new(chat("x")));
+fn what_one_spent_is_missing_on_the_other(kind: Kind) {
+    let (server, provider) = (Redis::start(kind), Provider::new(chat("x")));
+    let pair = Pair::new(&provider, &server, OnRedisDown::Open);
+    // Ten answers of the provider's, at 5,850 nanodollars each.
+    let head = pair.key(KeySpec { budget_nanos: Some(58_500), ..named("k") });
+    let body = br#"{"model":"openai/gpt-4o-mini","messages":[],"max_tokens":7}"#;
+    let ask = || [0, 1].map(|of| post(pair.gateways[of].addr, CHAT, &head, body).status);
+    let mut paid = 0;
+    eventually("it is spent", || {
+        let both = ask();
+        assert!(both.iter().all(|status| [200, 402].contains(status)), "{both:?}");
+        paid += both.iter().filter(|status| **status == 200).count();
+        both == [402, 402]
+    });
+    assert!((8..=10).contains(&paid), "{paid} answers for the price of ten");
+    // Redis forgets it: each is behind by what the other spent since they last heard of each other, no more.
+    server.command("FLUSHALL");
+    for _ in 0..20 {
+        paid += ask().iter().filter(|status| **status == 200).count();
+    }
+    assert!(paid <= 12, "{paid} answers for the price of ten");
+    assert_eq!(ask(), [402, 402]);
+}
+
+fn requests_at_once_are_n_over_both(kind: Kind) {
+    let (server, provider) = (Redis::start(kind), Provider::new(chat("x")));
     let pair = Pair::new(&provider, &server, OnRedisDown::Open);
     let head = pair.key(KeySpec { max_parallel: Some(3), ..named("k") });
     let gate = Arc::new(AtomicBool::new(false));
@@ -142,10 +171,9 @@ fn requests_at_once_are_n_over_both() {
     }
 }
 
-#[test]
-fn without_redis_the_policy_holds_and_with_it_again_the_limit_does() {
+fn without_redis_the_policy_holds_and_with_it_again_the_limit_does(kind: Kind) {
     for (policy, expected) in [(OnRedisDown::Open, 40), (OnRedisDown::Local, 20), (OnRedisDown::Closed, 0)] {
-        let (mut server, provider) = (RedisServer::start(), Provider::new(chat("x")));
+        let (mut server, provider) = (Redis::start(kind), Provider::new(chat("x")));
         let pair = Pair::new(&provider, &server, policy);
         let head = pair.key(KeySpec { rpm: Some(1), burst: Some(20), ..named("k") });
         let wire = post_bytes(CHAT, &head, ASK);
@@ -169,3 +197,11 @@ fn without_redis_the_policy_holds_and_with_it_again_the_limit_does() {
         assert_eq!(pair.at_once(40, &wire).iter().filter(|status| **status == 200).count(), 20, "{policy:?}");
     }
 }
+
+on_both!(
+    a_limit_of_n_admits_n_over_both,
+    tokens_used_on_one_are_missing_on_the_other,
+    what_one_spent_is_missing_on_the_other,
+    requests_at_once_are_n_over_both,
+    without_redis_the_policy_holds_and_with_it_again_the_limit_does,
+);

@@ -5,7 +5,7 @@ use crate::support::eventually;
 use crate::support::gateway::{Setup, TestGateway, named};
 use crate::support::process::run_with;
 use crate::support::provider::{Provider, chat};
-use crate::support::redis::RedisServer;
+use crate::support::shared::{Kind, Redis, on_both};
 
 const ASK: &[u8] = br#"{"model":"openai/gpt-4o-mini","messages":[]}"#;
 
@@ -16,26 +16,23 @@ fn serves(gateway: &TestGateway) {
 }
 
 #[track_caller]
-fn is_connected(server: &RedisServer) {
-    // The asker is a client, too.
-    eventually("the gateway is connected", || server.info("connected_clients") >= 2.0);
+fn is_connected(server: &Redis) {
+    eventually("the gateway is connected", || server.clients() >= 1.0);
 }
 
-#[test]
-fn a_gateway_with_redis_serves_and_ends() {
-    let server = RedisServer::start();
+fn a_gateway_with_redis_serves_and_ends(kind: Kind) {
+    let server = Redis::start(kind);
     let provider = Provider::new(chat("hello"));
     let gateway = Setup::openai(&provider).redis(&server).start();
     serves(&gateway);
     is_connected(&server);
     let (gateway, _store, _dir) = gateway.take();
     gateway.stop();
-    eventually("it closed its connections", || server.info("connected_clients") < 2.0);
+    eventually("it closed its connections", || server.clients() < 1.0);
 }
 
-#[test]
-fn a_gateway_whose_redis_is_absent_at_boot_serves_and_finds_it_later() {
-    let mut server = RedisServer::start();
+fn a_gateway_whose_redis_is_absent_at_boot_serves_and_finds_it_later(kind: Kind) {
+    let mut server = Redis::start(kind);
     server.kill();
     let provider = Provider::new(chat("hello"));
     let gateway = Setup::openai(&provider).redis(&server).start();
@@ -45,9 +42,8 @@ fn a_gateway_whose_redis_is_absent_at_boot_serves_and_finds_it_later() {
     serves(&gateway);
 }
 
-#[test]
-fn two_instances_share_a_store_and_a_redis() {
-    let server = RedisServer::start();
+fn two_instances_share_a_store_and_a_redis(kind: Kind) {
+    let server = Redis::start(kind);
     let provider = Provider::new(chat("hello"));
     let dir = tempfile::tempdir().unwrap();
     let first = Setup::openai(&provider).redis(&server).start_in(dir.path());
@@ -55,7 +51,7 @@ fn two_instances_share_a_store_and_a_redis() {
     let key = first.key(named("shared"));
     let head = format!("authorization: Bearer {key}\r\n");
     eventually("the other knows the key", || get(second.addr, "/v1/models", &head).status == 200);
-    eventually("both are connected", || server.info("connected_clients") >= 3.0);
+    eventually("both are connected", || server.clients() >= 2.0);
 }
 
 #[test]
@@ -67,9 +63,8 @@ fn a_url_that_cannot_be_read_is_refused_without_its_password() {
     assert!(said.err.contains("redis_url") && said.err.contains("port") && !said.err.contains("hunter2"), "{said:?}");
 }
 
-#[test]
-fn a_gateway_ends_in_time_while_its_redis_is_frozen() {
-    let server = RedisServer::start();
+fn a_gateway_ends_in_time_while_its_redis_is_frozen(kind: Kind) {
+    let server = Redis::start(kind);
     let provider = Provider::new(chat("hello"));
     let gateway = Setup::openai(&provider).redis(&server).start();
     is_connected(&server);
@@ -78,3 +73,10 @@ fn a_gateway_ends_in_time_while_its_redis_is_frozen() {
     let (gateway, _store, _dir) = gateway.take();
     gateway.stop();
 }
+
+on_both!(
+    a_gateway_with_redis_serves_and_ends,
+    a_gateway_whose_redis_is_absent_at_boot_serves_and_finds_it_later,
+    two_instances_share_a_store_and_a_redis,
+    a_gateway_ends_in_time_while_its_redis_is_frozen,
+);

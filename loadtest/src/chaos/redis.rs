@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::child::free_port;
 use crate::clock;
-use crate::compare::child::free_port;
 
 pub(crate) struct Redis {
     dir: PathBuf,
@@ -42,6 +42,11 @@ impl Redis {
         Ok(Self { dir: dir.to_owned(), port, url, delay_us, child: None })
     }
 
+    /// Its own address, past the relay.
+    pub(crate) fn direct(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
     /// The relay's address.
     pub(crate) fn url(&self) -> &str {
         &self.url
@@ -49,12 +54,16 @@ impl Redis {
 
     /// Starts it (again), empty, and waits until it answers.
     pub(crate) fn start(&mut self) -> Result<(), String> {
+        self.start_with(&[])
+    }
+
+    fn start_with(&mut self, more: &[&str]) -> Result<(), String> {
         let mut command = Command::new("redis-server");
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-        command.arg("--dir").arg(&self.dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.arg("--dir").arg(&self.dir).args(more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.child = Some(command.spawn().map_err(|error| format!("redis-server did not start: {error}"))?);
         let begun = clock::now();
-        while self.command("PING").is_err() {
+        while self.ask("ECHO there").is_err() {
             if clock::now() - begun > Duration::from_secs(10) {
                 return Err("redis-server does not answer within 10 s".to_owned());
             }
@@ -84,18 +93,68 @@ impl Redis {
         Ok(())
     }
 
+    /// Kills it once what it has is on disk and starts it so slowly that it answers LOADING for 20 s.
+    pub(crate) fn restart_loading(&mut self) -> Result<(), String> {
+        self.command(r#"EVAL "for i = 1, 20000 do redis.call('SET', 'filler' .. i, i) end return 1" 0"#)?;
+        self.command("SAVE")?;
+        self.kill()?;
+        self.start_with(&["--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"])
+    }
+
+    /// Ends a slow start.
+    pub(crate) fn load_fast(&mut self) -> Result<(), String> {
+        self.command("CONFIG SET key-load-delay 0")?;
+        self.until(|redis| redis.command("GET filler1").is_ok())?;
+        std::fs::remove_file(self.dir.join("dump.rdb")).map_err(|error| format!("dump.rdb: {error}"))?;
+        self.command("FLUSHALL")
+    }
+
+    /// Makes saving fail, and writing with it: a directory stands where the file should be.
+    pub(crate) fn break_saving(&mut self) -> Result<(), String> {
+        std::fs::create_dir(self.dir.join("dump.rdb")).map_err(|error| format!("dump.rdb: {error}"))?;
+        self.command("CONFIG SET save \"3600 1\"")?;
+        self.command("BGSAVE")?;
+        self.until(|redis| redis.ask("INFO persistence").is_ok_and(|said| said.contains("rdb_last_bgsave_status:err")))
+    }
+
+    /// Lets it save again.
+    pub(crate) fn mend_saving(&mut self) -> Result<(), String> {
+        std::fs::remove_dir(self.dir.join("dump.rdb")).map_err(|error| format!("dump.rdb: {error}"))?;
+        self.command("BGSAVE")?;
+        self.until(|redis| redis.ask("INFO persistence").is_ok_and(|said| said.contains("rdb_last_bgsave_status:ok")))?;
+        let _ = std::fs::remove_file(self.dir.join("dump.rdb"));
+        self.command("CONFIG SET save \"\"")
+    }
+
+    fn until(&mut self, holds: impl Fn(&mut Self) -> bool) -> Result<(), String> {
+        let begun = clock::now();
+        while !holds(self) {
+            if clock::now() - begun > Duration::from_secs(10) {
+                return Err("redis-server does not come so far within 10 s".to_owned());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
     /// One command, past the relay; an error reply is an error.
     pub(crate) fn command(&mut self, line: &str) -> Result<(), String> {
+        self.ask(line).map(drop)
+    }
+
+    /// The same, and its reply as it came.
+    pub(crate) fn ask(&mut self, line: &str) -> Result<String, String> {
         let said = || {
             let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
-            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            stream.write_all(format!("{line}\r\n").as_bytes())?;
-            let mut reply = [0; 128];
-            let read = stream.read(&mut reply)?;
-            Ok(String::from_utf8_lossy(&reply[..read]).into_owned())
+            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+            // The end is where the connection ends, whatever the reply's form.
+            stream.write_all(format!("{line}\r\nQUIT\r\n").as_bytes())?;
+            let mut reply = String::new();
+            stream.read_to_string(&mut reply)?;
+            Ok(reply.strip_suffix("+OK\r\n").unwrap_or(&reply).to_owned())
         };
         let reply: String = said().map_err(|error: io::Error| format!("redis {line}: {error}"))?;
-        if reply.is_empty() || reply.starts_with('-') { Err(format!("redis {line}: {reply}")) } else { Ok(()) }
+        if reply.is_empty() || reply.starts_with('-') { Err(format!("redis {line}: {reply}")) } else { Ok(reply) }
     }
 }
 
@@ -131,6 +190,6 @@ fn relay(from: &TcpStream, to: &TcpStream, delay_us: Arc<AtomicU64>) -> io::Resu
 }
 
 #[expect(clippy::disallowed_methods, reason = "the relay's threads end with their connections")]
-fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+pub(super) fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     std::thread::Builder::new().name(name.to_owned()).stack_size(256 << 10).spawn(work).map(drop)
 }

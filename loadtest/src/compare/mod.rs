@@ -2,43 +2,42 @@
 //!
 //! Interleaved on purpose: a machine's mood changes within minutes, so only what ran side by side is compared, round by
 //! round. Must never leave a program running: whatever was started ends with its owner here, on errors and on SIGINT or
-//! SIGTERM too. A program that fails to start or a load without answers ends the comparison with that program's last lines.
+//! SIGTERM too. A peer that is not on this machine is said and left out; a program that fails to start or a load without
+//! answers ends the comparison with that program's last lines.
 
-pub(crate) mod child;
-pub(crate) mod merido;
-mod nginx;
+mod html;
 mod report;
-mod scenario;
+mod text;
+mod turn;
 
 use std::io::{self, Write as _};
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::generate::{Load, Stop};
-use crate::mock::Ready;
+use crate::generate::Stop;
+use crate::peers::{self, Kind, MODEL, Peer, Site, Upstream, install, merido};
 use crate::procfs::Units;
-use crate::request::Shape;
-use crate::run::{measure, seconds, threads};
-
-use child::Child;
-use merido::Merido;
-use nginx::{Nginx, Upstream};
-use report::{Report, Round, Table};
-use scenario::{Basis, Work};
+use crate::run::threads;
+use crate::scenario::{self, Basis, Work};
+use report::{Report, Table};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// merido's binary.
     #[arg(long, default_value = "target/release/merido")]
     merido: PathBuf,
-    /// nginx's binary.
-    #[arg(long, default_value = "nginx")]
-    nginx: PathBuf,
+    /// A second merido binary, measured beside the first on the same bases (say, of another commit).
+    #[arg(long)]
+    merido_other: Option<PathBuf>,
+    /// nginx's binary, instead of the one on the PATH.
+    #[arg(long)]
+    nginx: Option<PathBuf>,
+    /// Where `loadtest peers install` put the others.
+    #[arg(long, default_value = install::PLACE)]
+    peers_dir: PathBuf,
     /// What merido has switched on: a scenario's name or file; several are measured as several merido.
     #[arg(long, default_value = "everything-on")]
     basis: Vec<String>,
@@ -48,29 +47,38 @@ pub(crate) struct Options {
     /// Who takes part, besides the mock itself (`direct`).
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["nginx", "merido"])]
     peers: Vec<Kind>,
+    /// Whom ratios are taken against, by the name its row has; the first row otherwise.
+    #[arg(long, default_value = "nginx")]
+    against: String,
     /// How the proxies reach the mock; `direct` is always plain.
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["plain"])]
     upstream: Vec<Leg>,
+    /// merido's instances, instead of what the basis says.
+    #[arg(long)]
+    instances: Option<usize>,
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Seconds per measurement, instead of the scenario's.
     #[arg(long)]
     seconds: Option<f64>,
-    /// nginx's workers and the generator's threads; 0 is one per core.
+    /// Connections, instead of the scenario's.
+    #[arg(long)]
+    connections: Option<usize>,
+    /// Workers of the peers and threads of the generator; 0 is one per core.
     #[arg(long, default_value_t = 0)]
     cores: usize,
     /// Write everything measured here as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Write everything measured here as one page to look at, with plots; it needs nothing else.
+    #[arg(long)]
+    html: Option<PathBuf>,
     /// Keep the temporary directory (configurations, logs) and say where it is.
     #[arg(long)]
     keep: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Kind {
-    Nginx,
-    Merido,
+    /// Say which bases and works ride in the binary, and do nothing.
+    #[arg(long)]
+    list: bool,
 }
 
 /// The way from a proxy to the mock.
@@ -80,44 +88,36 @@ enum Leg {
     Tls,
 }
 
-/// One of those that take turns: where it listens and which process tree is its.
-struct Peer {
-    name: String,
-    port: u16,
-    key: Option<String>,
-    model: String,
-    /// Held for its process; dropping it ends the program.
-    program: Program,
-}
-
-enum Program {
-    Mock(Child),
-    Nginx(Nginx),
-    Merido(Merido),
-}
-
-impl Peer {
-    fn child(&self) -> &Child {
-        match &self.program {
-            Program::Mock(child) => child,
-            Program::Nginx(nginx) => &nginx.child,
-            Program::Merido(merido) => &merido.child,
+impl Leg {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Tls => "tls",
         }
     }
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), String> {
-    let bases = options.basis.iter().map(|name| scenario::basis(name)).collect::<Result<Vec<_>, _>>()?;
-    let works = options.work.iter().map(|name| scenario::work(name)).collect::<Result<Vec<_>, _>>()?;
+    if options.list {
+        return say(&scenario::list());
+    }
+    let mut bases = options.basis.iter().map(|name| scenario::basis(name)).collect::<Result<Vec<_>, _>>()?;
+    let mut works = options.work.iter().map(|name| scenario::work(name)).collect::<Result<Vec<_>, _>>()?;
+    for basis in &mut bases {
+        basis.merido.instances = options.instances.unwrap_or(basis.merido.instances);
+    }
+    for work in &mut works {
+        work.load.connections = options.connections.unwrap_or(work.load.connections);
+        work.load.seconds = options.seconds.unwrap_or(work.load.seconds);
+        crate::run::seconds(work.load.seconds)?;
+    }
     if options.rounds == 0 {
         return Err("nothing to do: no rounds".to_owned());
     }
+    raise_open_files();
     let dir = tempfile::Builder::new().prefix("loadtest-").tempdir().map_err(|error| format!("temp dir: {error}"))?;
     let path = dir.path().to_owned();
-    let mut report = Report::new(options.peers.contains(&Kind::Nginx).then(|| nginx::version(&options.nginx)));
-    if options.peers.contains(&Kind::Merido) {
-        report.merido = Some(merido::version(&options.merido)?);
-    }
+    let mut report = Report::new();
     say(&report.heading())?;
     let stop = Stop::default();
     let measured = until_signalled(&stop, || measure_all(options, &bases, &works, &path, &stop, &mut report));
@@ -125,9 +125,11 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         say(&format!("kept: {}\n", dir.keep().display()))?;
     }
     // What was measured is written even when a later part failed.
-    if let Some(file) = &options.json {
-        let json = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
-        std::fs::write(file, json).map_err(|error| format!("{}: {error}", file.display()))?;
+    let json = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
+    for (file, text) in [(&options.json, &json), (&options.html, &html::page(&json))] {
+        if let Some(file) = file {
+            std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+        }
     }
     measured?;
     let failed: u64 = report.tables.iter().map(Table::failures).sum();
@@ -145,28 +147,20 @@ fn measure_all(
     stop: &Stop,
     report: &mut Report,
 ) -> Result<(), String> {
+    let units = Units::of_this_machine();
     for leg in &options.upstream {
         for work in works {
-            let dir = dir.join(format!("{}-{leg:?}", work.name).to_lowercase());
+            let dir = dir.join(format!("{}-{}", work.name, leg.name()));
             std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-            let peers = start(options, bases, work, *leg, &dir)?;
-            let mut table = Table::new(work, bases, *leg, options.seconds.unwrap_or(work.load.seconds));
-            for (peer, started) in peers.iter().filter_map(|peer| match &peer.program {
-                Program::Merido(merido) => Some((peer, merido.started_in)),
-                _ => None,
-            }) {
-                table.started_ms.insert(peer.name.clone(), started.as_secs_f64() * 1000.0);
-            }
-            let units = Units::of_this_machine();
+            let peers = start(options, bases, work, *leg, &dir, report)?;
+            let mut table = Table::new(work, bases, leg.name(), &peers, &options.against);
+            let turns = turn::Turns { work, cores: threads(options.cores), units, stop };
             for round in 0..options.rounds {
                 for turn in 0..peers.len() {
                     // Another one goes first in each round.
                     let peer = &peers[(turn + round) % peers.len()];
-                    table.rounds.push(Round {
-                        number: round,
-                        peer: peer.name.clone(),
-                        measured: one(options, work, peer, units, stop)?,
-                    });
+                    let title = format!("{} {} · round {}/{}", work.name, leg.name(), round + 1, options.rounds);
+                    turns.take(peer, round, &title, &mut table)?;
                     if stop.is_set() {
                         return Err("stopped by a signal".to_owned());
                     }
@@ -180,106 +174,77 @@ fn measure_all(
 }
 
 /// Everybody who takes part, started and ready. The mock comes last in the list and so ends last.
-fn start(options: &Options, bases: &[Basis], work: &Work, leg: Leg, dir: &Path) -> Result<Vec<Peer>, String> {
+fn start(
+    options: &Options,
+    bases: &[Basis],
+    work: &Work,
+    leg: Leg,
+    dir: &Path,
+    report: &mut Report,
+) -> Result<Vec<Peer>, String> {
     let ca = dir.join("ca.pem");
-    let (mock, ready) = start_mock(work, &ca, dir)?;
+    let (mock, ready) = peers::mock(&work.mock, Some(&ca), dir)?;
     let upstream = match (leg, ready.tls_port) {
         (Leg::Tls, Some(port)) => Upstream { port, ca: Some(&ca) },
         _ => Upstream { port: ready.port, ca: None },
     };
-    let cores = threads(options.cores);
-    let provider_model = "gpt-4o-mini".to_owned();
+    let open_files = crate::procfs::open_files("self").map_or(1024, |(soft, _)| soft.min(100_000) as usize);
+    // What nginx reserves memory for: two connections each, and some to spare.
+    let most =
+        work.load.hold.iter().flat_map(|hold| hold.steps.iter().copied()).fold(work.load.connections, usize::max);
+    let open_files = open_files.min(2 * most + 1024);
+    let site = Site { upstream: upstream.clone(), cores: threads(options.cores), dir, nginx: &work.nginx, open_files };
     let mut peers = Vec::new();
-    for kind in [Kind::Nginx, Kind::Merido].into_iter().filter(|kind| options.peers.contains(kind)) {
-        if kind == Kind::Nginx {
-            let nginx = Nginx::start(&options.nginx, &upstream, &work.nginx, cores, dir)?;
-            peers.push(Peer {
-                name: "nginx".to_owned(),
-                port: nginx.port,
-                key: None,
-                model: provider_model.clone(),
-                program: Program::Nginx(nginx),
-            });
+    for kind in Kind::OTHERS.into_iter().filter(|kind| options.peers.contains(kind)) {
+        let name = kind.name();
+        if leg == Leg::Tls && !kind.speaks_tls() {
+            report.skip(&format!("{name} (tls)"), &format!("{name} is left out over TLS"))?;
             continue;
         }
+        let asked = options.nginx.clone().filter(|_| kind == Kind::Nginx);
+        let Some(program) = asked.or_else(|| kind.find(&options.peers_dir)) else {
+            report.skip(name, &format!("{name} is not here and left out; loadtest peers install {name}"))?;
+            continue;
+        };
+        peers.push(peers::start(kind, &program, &site)?);
+    }
+    let others = options.merido_other.iter().map(|binary| ("other", binary));
+    let binaries = std::iter::once(("", &options.merido)).chain(others);
+    for (mark, binary) in binaries.filter(|_| options.peers.contains(&Kind::Merido)) {
         for basis in bases {
-            let name = if bases.len() > 1 { format!("merido:{}", basis.name) } else { "merido".to_owned() };
-            let dir = dir.join(&basis.name);
-            let merido = Merido::start(&options.merido, &upstream, &basis.merido, &dir)?;
-            peers.push(Peer {
-                name,
-                port: merido.port,
-                key: Some(merido.key.clone()),
-                model: merido.model.clone(),
-                program: Program::Merido(merido),
-            });
+            let mut name = if bases.len() > 1 { format!("merido:{}", basis.name) } else { "merido".to_owned() };
+            if !mark.is_empty() {
+                name = format!("{name} ({mark})");
+            }
+            let dir = dir.join(format!("{}{mark}", basis.name));
+            crate::live::show(&format!("starting {name}"));
+            peers.push(merido::start(&merido::Plan {
+                name: &name,
+                binary,
+                upstream: &upstream,
+                switches: &basis.merido,
+                dir: &dir,
+                under: &[],
+            })?);
         }
     }
-    let direct = Peer {
-        name: "direct".to_owned(),
-        port: ready.port,
-        key: None,
-        model: provider_model,
-        program: Program::Mock(mock),
-    };
+    crate::live::show("");
+    for peer in &peers {
+        report.versions.insert(peer.name.clone(), peer.version.clone());
+    }
+    let mut direct = Peer::plain("direct", String::new(), ready.port, mock);
+    MODEL.clone_into(&mut direct.model);
     peers.push(direct);
     Ok(peers)
 }
 
-fn start_mock(work: &Work, ca: &Path, dir: &Path) -> Result<(Child, Ready), String> {
-    let mock = &work.mock;
-    let program = std::env::current_exe().map_err(|error| format!("own path: {error}"))?;
-    let mut command = Command::new(program);
-    command.args(["mock", "--until-stdin-closes", "--tls"]).arg(ca);
-    for (flag, value) in [
-        ("--threads", mock.threads as u64),
-        ("--latency-ms", mock.latency_ms),
-        ("--status", u64::from(mock.status)),
-        ("--status-every", mock.status_every),
-        ("--chunks", mock.chunks as u64),
-        ("--pace-ms", mock.pace_ms),
-        ("--reply-bytes", mock.reply_bytes as u64),
-    ] {
-        command.args([flag, &value.to_string()]);
+/// Lets this process, and whatever it starts, open as many files as the machine allows. What it may not, the work that
+/// needs them says.
+fn raise_open_files() {
+    let own = std::process::id().to_string();
+    if let Some((soft, hard)) = crate::procfs::open_files("self").filter(|(soft, hard)| soft < hard) {
+        let _ = Command::new("prlimit").args(["--pid", &own, &format!("--nofile={}:{hard}", hard.max(soft))]).status();
     }
-    let mut child = Child::start("mock", &mut command, dir)?;
-    let ready = child.wait("line with its ports", |child| serde_json::from_str(&child.output()).ok())?;
-    Ok((child, ready))
-}
-
-/// One peer's turn: warm up, then measure.
-fn one(options: &Options, work: &Work, peer: &Peer, units: Units, stop: &Stop) -> Result<crate::run::Measured, String> {
-    let host = format!("127.0.0.1:{}", peer.port);
-    let shape = Shape {
-        path: "/v1/chat/completions",
-        host: &host,
-        model: &peer.model,
-        key: peer.key.as_deref(),
-        stream: work.load.stream,
-        include_usage: work.load.include_usage,
-        body_bytes: work.load.body_bytes,
-    };
-    let load = Load {
-        target: SocketAddr::from((Ipv4Addr::LOCALHOST, peer.port)),
-        request: shape.wire(),
-        ending: shape.ending(),
-        stamped: work.load.stream && work.mock.pace_ms > 0,
-        connections: work.load.connections,
-        threads: threads(options.cores),
-        rate: work.load.rate,
-        duration: seconds(options.seconds.unwrap_or(work.load.seconds))?,
-        most: u64::MAX,
-        abort: work.load.abort,
-        stop: stop.clone(),
-    };
-    let told = |error: String| format!("{}: {error}\n{}", peer.name, peer.child().tail());
-    if work.load.warmup > 0.0 {
-        let warm = Load { duration: Duration::from_secs_f64(work.load.warmup), ..load.clone() }.run().map_err(told)?;
-        if warm.answered == 0 && !stop.is_set() {
-            return Err(told(format!("no request was answered in the warm-up: {:?}", warm.failed)));
-        }
-    }
-    measure(&load, Some(peer.child().pid()), units).map_err(told)
 }
 
 /// Runs `work` while watching for SIGINT and SIGTERM, which set `stop`.

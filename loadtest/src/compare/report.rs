@@ -1,17 +1,17 @@
-//! Medians, spreads and ratios of a comparison, as text and as JSON.
+//! What a comparison measured: everything, as JSON; medians, spreads and ratios of it for `text`.
 //!
 //! Must never mix rounds: a ratio is taken between two peers of the same round, and only then is the median taken.
 //! Numbers a run did not yield are shown as `–`, not as zero.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::Leg;
-use super::scenario::{Basis, Work};
 use crate::clock;
+use crate::generate::Held;
+use crate::peers::Peer;
 use crate::run::Measured;
+use crate::scenario::{Basis, Work};
 
 /// Everything one comparison measured.
 #[derive(Debug, Serialize)]
@@ -19,9 +19,13 @@ pub(crate) struct Report {
     /// When it began, seconds since 1970.
     pub(crate) unix_time: u64,
     pub(crate) machine: String,
+    /// The machine's load average before anything began: above a few tenths, trust ratios only.
+    pub(crate) loadavg: String,
     pub(crate) command: String,
-    pub(crate) nginx: Option<String>,
-    pub(crate) merido: Option<String>,
+    /// What each peer says of itself.
+    pub(crate) versions: BTreeMap<String, String>,
+    /// Peers that were asked for and are not here.
+    pub(crate) skipped: Vec<String>,
     pub(crate) tables: Vec<Table>,
 }
 
@@ -31,11 +35,17 @@ pub(crate) struct Table {
     pub(crate) work: Work,
     pub(crate) bases: Vec<Basis>,
     pub(crate) upstream: String,
-    /// Seconds measured in each turn.
-    pub(crate) seconds: f64,
-    /// Process start to first `200` on `/readyz`, by peer.
+    /// Whom ratios are taken against.
+    pub(crate) against: String,
+    /// Names of the rows, in their order.
+    pub(crate) peers: Vec<String>,
+    /// Process start to first answer, by peer.
     pub(crate) started_ms: BTreeMap<String, f64>,
     pub(crate) rounds: Vec<Round>,
+    /// Of a ramp: every step of every turn.
+    pub(crate) steps: Vec<Step>,
+    /// Of a hold, likewise.
+    pub(crate) held: Vec<HeldRow>,
 }
 
 /// One peer's turn.
@@ -48,16 +58,46 @@ pub(crate) struct Round {
     pub(crate) measured: Measured,
 }
 
+/// One rate of a ramp.
+#[derive(Debug, Serialize)]
+pub(crate) struct Step {
+    #[serde(rename = "round")]
+    pub(crate) number: usize,
+    pub(crate) peer: String,
+    /// Requests a second that were due.
+    pub(crate) rate: f64,
+    /// Answered in time, all of them.
+    pub(crate) held: bool,
+    #[serde(flatten)]
+    pub(crate) measured: Measured,
+}
+
+/// One step of streams held open.
+#[derive(Debug, Serialize)]
+pub(crate) struct HeldRow {
+    #[serde(rename = "round")]
+    pub(crate) number: usize,
+    pub(crate) peer: String,
+    /// The proxy's, with these streams open.
+    pub(crate) rss_mib: f64,
+    /// The same one step before.
+    pub(crate) rss_before_mib: f64,
+    /// What it used since then.
+    pub(crate) cpu_seconds: f64,
+    #[serde(flatten)]
+    pub(crate) held: Held,
+}
+
 /// Median, least and greatest of some rounds.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Spread {
-    median: f64,
-    least: f64,
-    most: f64,
+pub(super) struct Spread {
+    pub(super) median: f64,
+    pub(super) least: f64,
+    pub(super) most: f64,
 }
 
 impl Spread {
-    fn of(mut values: Vec<f64>) -> Option<Self> {
+    pub(super) fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
         let (least, most) = (*values.first()?, *values.last()?);
         let middle = values.len() / 2;
@@ -69,7 +109,11 @@ impl Spread {
         Some(Self { median, least, most })
     }
 
-    fn text(spread: Option<Self>, digits: usize) -> String {
+    pub(super) fn scaled(self, by: f64) -> Self {
+        Self { median: self.median * by, least: self.least * by, most: self.most * by }
+    }
+
+    pub(super) fn text(spread: Option<Self>, digits: usize) -> String {
         spread.map_or_else(
             || "–".to_owned(),
             |Self { median, least, most }| format!("{median:.digits$} ({least:.digits$}–{most:.digits$})"),
@@ -78,125 +122,79 @@ impl Spread {
 }
 
 impl Report {
-    pub(crate) fn new(nginx: Option<String>) -> Self {
+    pub(crate) fn new() -> Self {
         let command = std::env::args().collect::<Vec<_>>().join(" ");
         Self {
             unix_time: clock::wall_us() / 1_000_000,
             machine: machine(),
+            loadavg: std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim().to_owned(),
             command,
-            nginx,
-            merido: None,
+            versions: BTreeMap::new(),
+            skipped: Vec::new(),
             tables: Vec::new(),
         }
     }
 
     /// What stands above the tables.
     pub(crate) fn heading(&self) -> String {
-        let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "not measured".to_owned());
-        format!(
-            "machine  {}\ncommand  {}\nnginx    {}\nmerido   {}\n",
-            self.machine,
-            self.command,
-            or_none(&self.nginx),
-            or_none(&self.merido)
-        )
+        format!("machine  {}\nload     {}\ncommand  {}\n", self.machine, self.loadavg, self.command)
+    }
+
+    /// Says once that a peer is left out.
+    pub(super) fn skip(&mut self, peer: &str, text: &str) -> Result<(), String> {
+        if !self.skipped.iter().any(|known| known == peer) {
+            self.skipped.push(peer.to_owned());
+            super::say(&format!("{text}\n"))?;
+        }
+        Ok(())
     }
 }
 
 impl Table {
-    pub(crate) fn new(work: &Work, bases: &[Basis], leg: Leg, seconds: f64) -> Self {
-        let upstream = match leg {
-            Leg::Plain => "plain",
-            Leg::Tls => "tls",
-        };
+    pub(super) fn new(work: &Work, bases: &[Basis], upstream: &str, peers: &[Peer], against: &str) -> Self {
+        // The mock comes last in starting; it reads better first.
+        let mut names: Vec<String> = peers.iter().map(|peer| peer.name.clone()).collect();
+        let last = names.len().min(1);
+        names.rotate_right(last);
+        let found = names.iter().find(|name| *name == against).or_else(|| names.iter().find(|name| *name != "direct"));
+        let started =
+            peers.iter().filter_map(|peer| Some((peer.name.clone(), peer.started_in?.as_secs_f64() * 1000.0)));
         Self {
             work: work.clone(),
             bases: bases.to_vec(),
             upstream: upstream.to_owned(),
-            seconds,
-            started_ms: BTreeMap::new(),
+            against: found.cloned().unwrap_or_default(),
+            started_ms: started.collect(),
+            peers: names,
             rounds: Vec::new(),
+            steps: Vec::new(),
+            held: Vec::new(),
         }
     }
 
     /// Requests that failed, all peers and rounds.
     pub(crate) fn failures(&self) -> u64 {
-        self.rounds.iter().map(|round| round.measured.outcome.failures()).sum()
+        let lost = |row: &HeldRow| row.held.lost.values().sum::<u64>();
+        let last = self.held.iter().filter(|row| self.is_last_step(row));
+        self.rounds.iter().map(|round| round.measured.outcome.failures()).sum::<u64>() + last.map(lost).sum::<u64>()
     }
 
-    /// Medians with their spread, a row a peer, as a Markdown table.
-    pub(crate) fn text(&self) -> String {
-        // A basis is merido's: without merido the table has none.
-        let measured = self.rounds.iter().any(|round| round.peer.starts_with("merido"));
-        let bases: Vec<&str> = self.bases.iter().filter(|_| measured).map(|basis| basis.name.as_str()).collect();
-        let bases = if bases.is_empty() { "–".to_owned() } else { bases.join(", ") };
-        let mut text = format!(
-            "\n{} · upstream {} · basis {} · {} rounds × {} s, {} connections{}\n{}\n\n",
-            self.work.name,
-            self.upstream,
-            bases,
-            self.rounds.iter().map(|round| round.number + 1).max().unwrap_or(0),
-            self.seconds,
-            self.work.load.connections,
-            self.work.load.rate.map(|rate| format!(", {rate}/s")).unwrap_or_default(),
-            self.work.about,
-        );
-        text.push_str(
-            "| peer | req/s | CPU µs/req | × nginx CPU | p50 µs | p99 µs | added p50 | added p99 | event p99 µs | RSS MiB | failed |\n\
-             |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
-        );
-        for peer in self.peers() {
-            let own = |get: fn(&Measured) -> Option<f64>| self.spread(peer, get);
-            let over = |other: &str, get: fn(&Measured) -> Option<f64>, both: fn(f64, f64) -> f64| {
-                (peer != other).then(|| self.against(peer, other, get, both)).flatten()
-            };
-            // At saturation latency is what the queue makes it; only below it does a difference mean the proxy.
-            let saturated = self.work.load.rate.is_none() && self.work.load.connections > 1;
-            let added = |get| (!saturated).then(|| over("direct", get, |a, b| a - b)).flatten();
-            let cells = [
-                peer.to_owned(),
-                Spread::text(own(|run| Some(run.outcome.per_second)), 0),
-                Spread::text(own(cpu), 1),
-                Spread::text(if peer == "direct" { None } else { over("nginx", cpu, |a, b| a / b) }, 2),
-                Spread::text(own(p50), 0),
-                Spread::text(own(p99), 0),
-                Spread::text(added(p50), 0),
-                Spread::text(added(p99), 0),
-                Spread::text(own(|run| run.outcome.event_delay.map(|delay| delay.p99_us)), 0),
-                Spread::text(own(|run| run.process.map(|process| process.rss_mib)), 1),
-                self.of(peer).map(|run| run.outcome.failures()).sum::<u64>().to_string(),
-            ];
-            let _ = writeln!(text, "| {} |", cells.join(" | "));
-        }
-        for (peer, ms) in &self.started_ms {
-            let _ = writeln!(text, "{peer}: start to ready {ms:.0} ms");
-        }
-        for round in self.rounds.iter().filter(|round| round.measured.outcome.failures() > 0) {
-            let _ = writeln!(text, "FAILED round {} {}: {:?}", round.number, round.peer, round.measured.outcome.failed);
-        }
-        text
+    /// The last step of its turn: counts of lost streams go up from step to step.
+    fn is_last_step(&self, row: &HeldRow) -> bool {
+        let same = |other: &&HeldRow| other.peer == row.peer && other.number == row.number;
+        self.held.iter().filter(same).map(|other| other.held.wanted).max() == Some(row.held.wanted)
     }
 
-    fn peers(&self) -> Vec<&str> {
-        // The first round's order is the order of starting, the mock last; it reads better first.
-        let mut peers: Vec<&str> =
-            self.rounds.iter().filter(|round| round.number == 0).map(|round| round.peer.as_str()).collect();
-        if peers.last() == Some(&"direct") {
-            peers.rotate_right(1);
-        }
-        peers
-    }
-
-    fn of<'a>(&'a self, peer: &'a str) -> impl Iterator<Item = &'a Measured> {
+    pub(super) fn of<'a>(&'a self, peer: &'a str) -> impl Iterator<Item = &'a Measured> {
         self.rounds.iter().filter(move |round| round.peer == peer).map(|round| &round.measured)
     }
 
-    fn spread(&self, peer: &str, get: fn(&Measured) -> Option<f64>) -> Option<Spread> {
+    pub(super) fn spread(&self, peer: &str, get: fn(&Measured) -> Option<f64>) -> Option<Spread> {
         Spread::of(self.of(peer).filter_map(get).collect())
     }
 
     /// `peer` against `other`, round by round.
-    fn against(
+    pub(super) fn against(
         &self,
         peer: &str,
         other: &str,
@@ -207,20 +205,6 @@ impl Table {
         let pairs = self.of(peer).zip(self.of(other));
         Spread::of(pairs.filter_map(|(own, theirs)| Some(both(get(own)?, get(theirs)?))).collect())
     }
-}
-
-fn cpu(run: &Measured) -> Option<f64> {
-    run.process.map(|process| process.cpu_us_per_request)
-}
-
-fn p50(run: &Measured) -> Option<f64> {
-    let latency = &run.outcome.latency;
-    (latency.count > 0).then_some(latency.p50_us)
-}
-
-fn p99(run: &Measured) -> Option<f64> {
-    let latency = &run.outcome.latency;
-    (latency.count > 0).then_some(latency.p99_us)
 }
 
 /// Processor, cores and kernel, in a line.
@@ -234,44 +218,6 @@ fn machine() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::scenario;
-    use crate::generate::{Outcome, Tally};
-    use crate::run::Usage;
-    use std::time::Duration;
-
-    fn measured(cpu_us_per_request: f64) -> Measured {
-        let mut tally = Tally::default();
-        tally.answered(Duration::from_micros(100), Duration::from_micros(100), 1);
-        let process = Some(Usage { cpu_us_per_request, cpu_seconds: 1.0, rss_mib: 18.0 });
-        Measured { outcome: Outcome::new(vec![tally], Duration::from_secs(1)), process }
-    }
-
-    fn table() -> Table {
-        let work = scenario::work("unary").unwrap();
-        let mut table = Table::new(&work, &[scenario::basis("bare").unwrap()], Leg::Plain, 4.0);
-        // Round 2 ran on a machine twice as slow: the ratio must not notice.
-        for (round, nginx, merido) in [(0, 10.0, 11.0), (1, 20.0, 22.0), (2, 10.0, 13.0)] {
-            for (peer, cpu) in [("nginx", nginx), ("merido", merido), ("direct", 5.0)] {
-                table.rounds.push(Round { number: round, peer: peer.to_owned(), measured: measured(cpu) });
-            }
-        }
-        table
-    }
-
-    #[test]
-    fn ratios_are_taken_round_by_round() {
-        let ratio = table().against("merido", "nginx", cpu, |a, b| a / b).unwrap();
-        assert!((ratio.median - 1.1).abs() < 1e-9 && (ratio.most - 1.3).abs() < 1e-9, "{ratio:?}");
-    }
-
-    #[test]
-    fn the_table_has_a_row_a_peer_and_no_invented_numbers() {
-        let text = table().text();
-        assert!(text.contains("| merido | 1 (1–1) | 13.0 (11.0–22.0) | 1.10 (1.10–1.30) |"), "{text}");
-        let direct = text.lines().find(|line| line.starts_with("| direct")).unwrap();
-        assert!(direct.contains("| 5.0 (5.0–5.0) | – |"), "{direct}");
-        assert!(text.find("| direct") < text.find("| nginx"), "{text}");
-    }
 
     #[test]
     fn the_median_of_an_even_count_lies_between() {

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -23,27 +23,28 @@ use crate::wire::Fault;
 struct Thread {
     load: Load,
     ends_at: Instant,
-    begun: Arc<AtomicU64>,
     tally: Mutex<Tally>,
 }
 
+/// Room for a reply's head and what one read brings; thousands of connections get less each.
+const ROOM: usize = 32 << 10;
+const ROOM_OF_MANY: usize = 8 << 10;
+
 pub(crate) fn run(load: &Load, begun: Instant) -> io::Result<Vec<Tally>> {
     let threads = load.threads.clamp(1, load.connections.max(1));
-    let requests = Arc::new(AtomicU64::new(0));
     std::thread::scope(|scope| {
         let mut running = Vec::with_capacity(threads);
         for index in 0..threads {
-            let connections = load.connections / threads + usize::from(index < load.connections % threads);
+            let connections: Vec<usize> = (index..load.connections).step_by(threads).collect();
             let thread = Arc::new(Thread {
                 load: load.clone(),
                 ends_at: load.ends_at(begun),
-                begun: Arc::clone(&requests),
                 tally: Mutex::new(Tally::default()),
             });
             let builder = std::thread::Builder::new().name(format!("load-{index}"));
             running.push(builder.spawn_scoped(scope, move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                runtime.block_on(all(&thread, connections));
+                runtime.block_on(all(&thread, &connections));
                 let tally = thread.tally.lock().clone();
                 io::Result::Ok(tally)
             })?);
@@ -55,10 +56,10 @@ pub(crate) fn run(load: &Load, begun: Instant) -> io::Result<Vec<Tally>> {
     })
 }
 
-async fn all(thread: &Arc<Thread>, connections: usize) {
+async fn all(thread: &Arc<Thread>, connections: &[usize]) {
     let mut running = JoinSet::new();
-    for _ in 0..connections {
-        running.spawn(connection(Arc::clone(thread)));
+    for index in connections {
+        running.spawn(connection(Arc::clone(thread), *index));
     }
     let rest = thread.ends_at.saturating_duration_since(clock::now()) + GRACE;
     let finished = async { while running.join_next().await.is_some() {} };
@@ -69,18 +70,20 @@ async fn all(thread: &Arc<Thread>, connections: usize) {
     }
 }
 
-async fn connection(thread: Arc<Thread>) {
-    let mut buffer = vec![0; 32 << 10];
+async fn connection(thread: Arc<Thread>, index: usize) {
+    let mut buffer = vec![0; if thread.load.connections > 1024 { ROOM_OF_MANY } else { ROOM }];
+    let mut patched = Vec::new();
+    let target = thread.load.target(index);
     let mut open = None;
     loop {
         let start = clock::now();
-        let nth = thread.begun.fetch_add(1, Ordering::Relaxed);
+        let nth = thread.load.begun.fetch_add(1, Ordering::Relaxed);
         if start >= thread.ends_at || nth >= thread.load.most || thread.load.stop.is_set() {
             return;
         }
         let mut stream = match open.take() {
             Some(stream) => stream,
-            None => match TcpStream::connect(thread.load.target).await {
+            None => match TcpStream::connect(target).await {
                 Ok(stream) if stream.set_nodelay(true).is_ok() => stream,
                 _ => {
                     thread.tally.lock().failed("connection refused");
@@ -89,7 +92,8 @@ async fn connection(thread: Arc<Thread>) {
                 }
             },
         };
-        match exchange(&thread, &mut stream, &mut buffer, start, thread.load.abandons(nth)).await {
+        let (form, wire) = thread.load.requests.nth(nth, index, &mut patched);
+        match exchange(&thread, &mut stream, wire, form, &mut buffer, start, thread.load.abandons(nth)).await {
             Ok(true) => open = Some(stream),
             Ok(false) => {}
             Err(fault) => thread.tally.lock().failed(fault),
@@ -101,12 +105,15 @@ async fn connection(thread: Arc<Thread>) {
 async fn exchange(
     thread: &Thread,
     stream: &mut TcpStream,
+    wire: &[u8],
+    form: usize,
     buffer: &mut [u8],
     start: Instant,
     abandon: bool,
 ) -> Result<bool, Fault> {
-    stream.write_all(&thread.load.request).await.map_err(|_| "connection closed on write")?;
-    let mut reply = Reply::new(thread.load.ending, thread.load.stamped);
+    stream.write_all(wire).await.map_err(|_| "connection closed on write")?;
+    let asked = thread.load.requests.form(form);
+    let mut reply = Reply::new(asked.ending, asked.stamped);
     let (mut filled, mut first_byte) = (0, None);
     loop {
         if filled == buffer.len() {
@@ -124,7 +131,7 @@ async fn exchange(
         }
         filled += read;
         let (used, progress) = reply.feed(&buffer[..filled])?;
-        if thread.load.stamped {
+        if asked.stamped {
             let wall = clock::wall_us();
             let mut tally = thread.tally.lock();
             reply.drain_stamps(|sent| tally.event(wall.saturating_sub(sent)));
@@ -136,7 +143,7 @@ async fn exchange(
                 }
                 let mut tally = thread.tally.lock();
                 if (200..300).contains(&status) {
-                    tally.answered(now - start, first - start, reply.body);
+                    tally.answered(form, now - start, first - start, reply.body);
                 } else {
                     tally.refused(status);
                 }

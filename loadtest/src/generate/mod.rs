@@ -6,16 +6,20 @@
 //! is counted under its reason and does not end the run.
 
 mod closed;
+mod hold;
 mod open;
 mod reply;
+mod requests;
 mod tally;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+pub(crate) use hold::{Held, Hold};
 pub(crate) use reply::{Ending, STAMP, STAMP_DIGITS};
+pub(crate) use requests::{Form, Requests, Turns};
 pub(crate) use tally::{Outcome, Quantiles, Tally};
 
 use crate::clock;
@@ -23,12 +27,9 @@ use crate::clock;
 /// One load: what is sent, to whom, how and until when.
 #[derive(Debug, Clone)]
 pub(crate) struct Load {
-    pub(crate) target: SocketAddr,
-    /// The request as it goes over the wire.
-    pub(crate) request: Vec<u8>,
-    pub(crate) ending: Ending,
-    /// Collect the delay of each event of a paced stream.
-    pub(crate) stamped: bool,
+    /// Where to: connection i goes to the i-th of them, and round again.
+    pub(crate) targets: Vec<SocketAddr>,
+    pub(crate) requests: Arc<Requests>,
     pub(crate) connections: usize,
     /// Threads of a closed loop; an open loop has one per connection.
     pub(crate) threads: usize,
@@ -41,6 +42,8 @@ pub(crate) struct Load {
     pub(crate) abort: f64,
     /// Set from outside to end early.
     pub(crate) stop: Stop,
+    /// Requests begun so far, for whoever watches: the run counts them here.
+    pub(crate) begun: Arc<AtomicU64>,
 }
 
 /// How long a request in flight may go on after the end of the run before it counts as unanswered.
@@ -63,19 +66,25 @@ impl Stop {
 impl Load {
     /// Runs to the end. Refuses targets that are not loopback.
     pub(crate) fn run(&self) -> Result<Outcome, String> {
-        if !self.target.ip().is_loopback() {
-            return Err(format!(
-                "{} is not a loopback address: this generator only aims at its own machine",
-                self.target
-            ));
+        if self.targets.is_empty() {
+            return Err("no target".to_owned());
         }
+        if let Some(elsewhere) = self.targets.iter().find(|target| !target.ip().is_loopback()) {
+            return Err(format!("{elsewhere} is not a loopback address: this generator only aims at its own machine"));
+        }
+        self.begun.store(0, Ordering::Relaxed);
         let begun = clock::now();
         let tallies = match self.rate {
             Some(rate) => open::run(self, rate, begun),
             None => closed::run(self, begun),
         }
         .map_err(|error| format!("generator: {error}"))?;
-        Ok(Outcome::new(tallies, clock::now() - begun))
+        Ok(Outcome::new(tallies, clock::now() - begun, self.requests.names()))
+    }
+
+    /// Where connection `index` goes.
+    fn target(&self, index: usize) -> SocketAddr {
+        self.targets[index % self.targets.len()]
     }
 
     fn ends_at(&self, begun: Instant) -> Instant {
@@ -94,10 +103,8 @@ mod tests {
 
     fn load(target: &str, abort: f64) -> Load {
         Load {
-            target: target.parse().unwrap(),
-            request: Vec::new(),
-            ending: Ending::Framed,
-            stamped: false,
+            targets: vec![target.parse().unwrap()],
+            requests: Arc::new(Requests::one(Form::new("", Vec::new(), Ending::Framed, false))),
             connections: 1,
             threads: 1,
             rate: None,
@@ -105,6 +112,7 @@ mod tests {
             most: 1,
             abort,
             stop: Stop::default(),
+            begun: Arc::default(),
         }
     }
 

@@ -17,24 +17,28 @@ use crate::wire::Fault;
 
 /// Woken this long before a request is due; the rest is spun. The kernel's usual timer slack is 50 µs.
 const EARLY: Duration = Duration::from_micros(70);
+/// Spun in all per second at most, however high the rate: the generator shares its machine with what it measures.
+const SPUN: Duration = Duration::from_millis(150);
 
 pub(crate) fn run(load: &Load, rate: f64, begun: Instant) -> io::Result<Vec<Tally>> {
-    let next = &AtomicU64::new(0);
+    let next = &*load.begun;
     let total = ((load.duration.as_secs_f64() * rate) as u64).min(load.most);
     std::thread::scope(|scope| {
         let mut running = Vec::with_capacity(load.connections);
         for index in 0..load.connections.max(1) {
             let builder = std::thread::Builder::new().name(format!("load-{index}")).stack_size(256 << 10);
-            running.push(builder.spawn_scoped(scope, move || connection(load, rate, begun, next, total))?);
+            running.push(builder.spawn_scoped(scope, move || connection(load, rate, begun, next, total, index))?);
         }
         running.into_iter().map(|thread| thread.join().map_err(|_| io::Error::other("thread died"))).collect()
     })
 }
 
-fn connection(load: &Load, rate: f64, begun: Instant, next: &AtomicU64, total: u64) -> Tally {
+fn connection(load: &Load, rate: f64, begun: Instant, next: &AtomicU64, total: u64, index: usize) -> Tally {
     let mut tally = Tally::default();
+    let mut patched = Vec::new();
+    let early = EARLY.min(SPUN.div_f64(rate));
     let mut buffer = vec![0; 32 << 10];
-    let mut open = connect(load).ok();
+    let mut open = connect(load, index).ok();
     let give_up = load.ends_at(begun) + GRACE;
     loop {
         let nth = next.fetch_add(1, Ordering::Relaxed);
@@ -46,12 +50,13 @@ fn connection(load: &Load, rate: f64, begun: Instant, next: &AtomicU64, total: u
             continue;
         }
         let due = begun + Duration::from_secs_f64(nth as f64 / rate);
-        wait_until(due);
-        let Ok(stream) = open.take().map_or_else(|| connect(load), Ok) else {
+        wait_until(due, early);
+        let Ok(stream) = open.take().map_or_else(|| connect(load, index), Ok) else {
             tally.failed("connection refused");
             continue;
         };
-        match exchange(load, &stream, &mut buffer, due, load.abandons(nth), &mut tally) {
+        let (form, wire) = load.requests.nth(nth, index, &mut patched);
+        match exchange(load, &stream, (form, wire), &mut buffer, due, load.abandons(nth), &mut tally) {
             Ok(true) => open = Some(stream),
             Ok(false) => {}
             Err(fault) => tally.failed(fault),
@@ -59,16 +64,16 @@ fn connection(load: &Load, rate: f64, begun: Instant, next: &AtomicU64, total: u
     }
 }
 
-fn connect(load: &Load) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(load.target)?;
+fn connect(load: &Load, index: usize) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(load.target(index))?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(GRACE))?;
     Ok(stream)
 }
 
-fn wait_until(due: Instant) {
+fn wait_until(due: Instant, early: Duration) {
     let left = due.saturating_duration_since(clock::now());
-    std::thread::sleep(left.saturating_sub(EARLY));
+    std::thread::sleep(left.saturating_sub(early));
     while clock::now() < due {
         std::hint::spin_loop();
     }
@@ -78,13 +83,15 @@ fn wait_until(due: Instant) {
 fn exchange(
     load: &Load,
     mut stream: &TcpStream,
+    (form, wire): (usize, &[u8]),
     buffer: &mut [u8],
     due: Instant,
     abandon: bool,
     tally: &mut Tally,
 ) -> Result<bool, Fault> {
-    stream.write_all(&load.request).map_err(|_| "connection closed on write")?;
-    let mut reply = Reply::new(load.ending, load.stamped);
+    stream.write_all(wire).map_err(|_| "connection closed on write")?;
+    let asked = load.requests.form(form);
+    let mut reply = Reply::new(asked.ending, asked.stamped);
     let (mut filled, mut first_byte) = (0, None);
     loop {
         if filled == buffer.len() {
@@ -105,7 +112,7 @@ fn exchange(
         }
         filled += read;
         let (used, progress) = reply.feed(&buffer[..filled])?;
-        if load.stamped {
+        if asked.stamped {
             let wall = clock::wall_us();
             reply.drain_stamps(|sent| tally.event(wall.saturating_sub(sent)));
         }
@@ -115,7 +122,7 @@ fn exchange(
                     return Err("bytes after the reply");
                 }
                 if (200..300).contains(&status) {
-                    tally.answered(now - due, first - due, reply.body);
+                    tally.answered(form, now - due, first - due, reply.body);
                 } else {
                     tally.refused(status);
                 }

@@ -23,12 +23,17 @@ pub(crate) struct Tally {
     latency: Histogram<u64>,
     first_byte: Histogram<u64>,
     event_delay: Histogram<u64>,
+    /// Latency of each form of a mix; empty slots cost nothing.
+    forms: Vec<Option<Histogram<u64>>>,
+}
+
+pub(super) fn histogram() -> Histogram<u64> {
+    // Three digits from 1 ns to a minute. The bounds are constants, so the fallback is never taken.
+    Histogram::new_with_bounds(1, MINUTE_NS, 3).unwrap_or_else(|_| Histogram::new_from(&auto()))
 }
 
 impl Default for Tally {
     fn default() -> Self {
-        // Three digits from 1 ns to a minute. The bounds are constants, so the fallback is never taken.
-        let histogram = || Histogram::new_with_bounds(1, MINUTE_NS, 3).unwrap_or_else(|_| Histogram::new_from(&auto()));
         Self {
             answered: 0,
             abandoned: 0,
@@ -37,6 +42,7 @@ impl Default for Tally {
             latency: histogram(),
             first_byte: histogram(),
             event_delay: histogram(),
+            forms: Vec::new(),
         }
     }
 }
@@ -47,12 +53,32 @@ fn auto() -> Histogram<u64> {
 }
 
 impl Tally {
-    /// A complete 2xx reply of so many body bytes.
-    pub(crate) fn answered(&mut self, latency: Duration, first_byte: Duration, bytes: u64) {
+    /// A complete 2xx reply to a request of that form, of so many body bytes.
+    pub(crate) fn answered(&mut self, form: usize, latency: Duration, first_byte: Duration, bytes: u64) {
         self.answered += 1;
         self.bytes += bytes;
         self.latency.saturating_record(nanos(latency));
         self.first_byte.saturating_record(nanos(first_byte));
+        // The first form's are what is left of all when the others are taken away: a load of one form pays nothing.
+        if form > 0 {
+            if self.forms.len() < form {
+                self.forms.resize(form, None);
+            }
+            self.forms[form - 1].get_or_insert_with(histogram).saturating_record(nanos(latency));
+        }
+    }
+
+    /// Latencies of one form.
+    fn of_form(&self, form: usize) -> Quantiles {
+        if form > 0 {
+            return self.forms.get(form - 1).and_then(Option::as_ref).map_or_else(Quantiles::default, Quantiles::of);
+        }
+        let mut first = self.latency.clone();
+        for other in self.forms.iter().flatten() {
+            // A subset of what it is taken from.
+            let _ = first.subtract(other);
+        }
+        Quantiles::of(&first)
     }
 
     /// A reply dropped on purpose.
@@ -103,7 +129,17 @@ pub(crate) struct Outcome {
     pub(crate) first_byte: Quantiles,
     /// Mock's write to generator's read, per event; paced streams only.
     pub(crate) event_delay: Option<Quantiles>,
+    /// Latency at many quantiles: `[quantile, µs]`, for a plot.
+    pub(crate) curve: Vec<(f64, f64)>,
+    /// Latency of each form of a mix, by name; empty for a load of one form.
+    pub(crate) forms: BTreeMap<String, Quantiles>,
 }
+
+/// Where a latency curve is read: closer towards the end, as people look at it.
+const CURVE: [f64; 24] = [
+    0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99, 0.995, 0.9975, 0.999,
+    0.9995, 0.9999, 0.999_99, 1.0,
+];
 
 /// A distribution in µs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -117,7 +153,8 @@ pub(crate) struct Quantiles {
 }
 
 impl Outcome {
-    pub(crate) fn new(tallies: Vec<Tally>, elapsed: Duration) -> Self {
+    /// `names`: those of a mix's forms.
+    pub(crate) fn new(tallies: Vec<Tally>, elapsed: Duration, names: Vec<String>) -> Self {
         let mut all = Tally::default();
         for tally in tallies {
             all.answered += tally.answered;
@@ -129,7 +166,16 @@ impl Outcome {
             all.latency += tally.latency;
             all.first_byte += tally.first_byte;
             all.event_delay += tally.event_delay;
+            for (form, more) in tally.forms.into_iter().enumerate() {
+                let Some(more) = more else { continue };
+                if all.forms.len() <= form {
+                    all.forms.resize(form + 1, None);
+                }
+                *all.forms[form].get_or_insert_with(histogram) += more;
+            }
         }
+        let forms = names.into_iter().enumerate().map(|(form, name)| (name, all.of_form(form))).collect();
+        let curve = CURVE.iter().map(|at| (*at, all.latency.value_at_quantile(*at) as f64 / 1000.0)).collect();
         let seconds = elapsed.as_secs_f64();
         Self {
             answered: all.answered,
@@ -141,6 +187,8 @@ impl Outcome {
             latency: Quantiles::of(&all.latency),
             first_byte: Quantiles::of(&all.first_byte),
             event_delay: (!all.event_delay.is_empty()).then(|| Quantiles::of(&all.event_delay)),
+            curve,
+            forms,
         }
     }
 
@@ -156,7 +204,7 @@ impl Outcome {
 }
 
 impl Quantiles {
-    fn of(histogram: &Histogram<u64>) -> Self {
+    pub(super) fn of(histogram: &Histogram<u64>) -> Self {
         let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
         Self {
             count: histogram.len(),
@@ -177,9 +225,9 @@ mod tests {
     fn quantiles_of_a_known_distribution() {
         let mut tally = Tally::default();
         for us in 1..=1000 {
-            tally.answered(Duration::from_micros(us), Duration::from_micros(1), 10);
+            tally.answered(0, Duration::from_micros(us), Duration::from_micros(1), 10);
         }
-        let outcome = Outcome::new(vec![tally], Duration::from_secs(2));
+        let outcome = Outcome::new(vec![tally], Duration::from_secs(2), Vec::new());
         let near = |got: f64, want: f64| assert!((got - want).abs() / want < 0.002, "{got} is not {want}");
         near(outcome.latency.p50_us, 500.0);
         near(outcome.latency.p99_us, 990.0);
@@ -189,16 +237,31 @@ mod tests {
     }
 
     #[test]
+    fn forms_are_told_apart() {
+        let mut tally = Tally::default();
+        for us in [100, 200, 300] {
+            tally.answered(0, Duration::from_micros(us), Duration::from_micros(1), 1);
+            tally.answered(2, Duration::from_millis(us), Duration::from_micros(1), 1);
+        }
+        let names = ["fast", "none", "slow"].map(str::to_owned).to_vec();
+        let outcome = Outcome::new(vec![tally], Duration::from_secs(1), names);
+        let of = |name: &str| outcome.forms[name];
+        assert_eq!((of("fast").count, of("none").count, of("slow").count), (3, 0, 3));
+        assert!(of("fast").max_us < 301.0 && of("slow").p50_us > 199_000.0, "{outcome:?}");
+        assert!(outcome.curve.windows(2).all(|two| two[0].1 <= two[1].1));
+    }
+
+    #[test]
     fn threads_add_up() {
         let mut first = Tally::default();
-        first.answered(Duration::from_micros(5), Duration::from_micros(5), 1);
+        first.answered(0, Duration::from_micros(5), Duration::from_micros(5), 1);
         first.failed("connection closed");
         let mut second = Tally::default();
         second.failed("connection closed");
         second.refused(429);
         second.abandoned();
         second.event(250);
-        let outcome = Outcome::new(vec![first, second], Duration::from_secs(1));
+        let outcome = Outcome::new(vec![first, second], Duration::from_secs(1), Vec::new());
         assert_eq!(outcome.failed["connection closed"], 2);
         assert_eq!(outcome.failed["status 429"], 1);
         assert_eq!(outcome.requests(), 5);

@@ -4,7 +4,7 @@
 //! may bring the same event, and neither needs to know: the position of whoever reads decides.
 
 use super::batch::{self, Skip};
-use super::{Ends, StreamId, TRIP, WATCH, bytes, number};
+use super::{Ends, PACE, StreamId, TRIP, WATCH, bytes, number};
 use crate::base::metrics::METRICS;
 use crate::base::tasks::{self, Phase};
 use crate::base::{Clock, Now};
@@ -42,6 +42,8 @@ struct Reader {
     since: u64,
     /// Redis' time at one of ours.
     clock: (Now, u64),
+    /// How late batches were at most since that was last published.
+    lag: Duration,
     histories: Arc<Semaphore>,
 }
 
@@ -54,6 +56,7 @@ pub(super) async fn run(ends: Ends) {
         last: StreamId::default(),
         since: 0,
         clock: (Clock::now(), 0),
+        lag: Duration::ZERO,
         histories: Arc::new(Semaphore::new(PAGES)),
         ends,
     };
@@ -61,10 +64,10 @@ pub(super) async fn run(ends: Ends) {
         let bus = Arc::clone(&reader.ends.bus);
         while bus.unfollow() {
             reader.at = None;
-            reader.publish(None);
             bus.called().await;
         }
         reader.follow(Clock::now()).await;
+        reader.publish(None);
     }
 }
 
@@ -126,37 +129,40 @@ impl Reader {
                 }
             };
             let Some(batches) = got else { return false };
-            let mut lag = None;
             for (id, bytes) in &batches {
-                lag = self.take(&bus, *id, bytes).max(lag);
+                self.take(&bus, *id, bytes);
             }
-            if lag.is_some() {
-                self.publish(lag);
+            if !batches.is_empty() && batches.len() < BATCHES {
+                self.pause(&bus).await;
             }
         }
     }
 
-    fn publish(&self, lag: Option<Duration>) {
-        self.ends.peers.change(|view| view.event_lag = lag);
+    /// Lets news gather there.
+    async fn pause(&self, bus: &Bus) {
+        let over = tokio::time::sleep(PACE);
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                () = &mut over => return,
+                () = bus.called() => self.answer_asks(bus),
+            }
+        }
     }
 
-    /// How old it was, if it is another's.
-    fn take(&mut self, bus: &Bus, id: StreamId, bytes: &[u8]) -> Option<Duration> {
+    fn take(&mut self, bus: &Bus, id: StreamId, bytes: &[u8]) {
         let now = Clock::now();
         (self.at, self.last) = (Some(id), id.max(self.last));
         let entries = unpack(bytes, id.ms);
-        let others = entries.first().is_some_and(|first| first.epoch != bus.epoch() && first.ms == id.ms);
-        let lag = others.then(|| {
+        if entries.first().is_some_and(|first| first.epoch != bus.epoch() && first.ms == id.ms) {
             let there = self.clock.1 + now.since(self.clock.0).as_millis() as u64;
-            Duration::from_millis(there.saturating_sub(id.ms))
-        });
-        if let Some(lag) = lag {
-            METRICS.events_lag_seconds.observe_micros(lag.as_micros() as u64);
+            let late = there.saturating_sub(id.ms);
+            METRICS.events_lag_seconds.observe_micros(late * 1_000);
+            self.lag = self.lag.max(Duration::from_millis(late));
         }
         let (news, missing) = bus.far(entries.into_iter(), self.since, id.ms, now);
         METRICS.events_received.add(news);
         METRICS.events_missing.add(missing);
-        lag
     }
 
     /// Renews the mark, and sees where the stream stands.
@@ -180,7 +186,17 @@ impl Reader {
             Some(_) => {}
         }
         self.last = last;
+        // What lies there unread counts from our position on.
+        let unread = last.ms.saturating_sub(self.at.unwrap_or_default().ms);
+        let unread = if self.at < Some(last) { Duration::from_millis(unread) } else { Duration::ZERO };
+        let lag = std::mem::take(&mut self.lag).max(unread);
+        self.publish(Some(lag));
         Some(())
+    }
+
+    /// How far behind the others' events this instance is; `None`: it does not read them.
+    fn publish(&self, lag: Option<Duration>) {
+        self.ends.peers.change(|view| view.event_lag = lag);
     }
 
     fn answer_asks(&self, bus: &Bus) {

@@ -1,10 +1,11 @@
 //! Carries our own events into the stream, in order, while somebody watches anywhere.
 //!
-//! Packs on its own thread, never on a request's. One call is in flight at a time: what gathers meanwhile is the next.
+//! Packs on its own thread, never on a request's. One call is in flight at a time, and one in [`PACE`]: what gathers
+//! meanwhile is the next.
 
 use super::backlog::Backlog;
 use super::batch::{Batch, MOST};
-use super::{ADD, Ends, StreamId, TRIP, bytes, number};
+use super::{ADD, Ends, PACE, StreamId, TRIP, bytes, number};
 use crate::base::metrics::METRICS;
 use crate::base::tasks::Phase;
 use crate::base::{Clock, Now};
@@ -104,6 +105,7 @@ impl Writer {
     async fn carry(&mut self, held: &mut Held) {
         let bus = Arc::clone(&self.ends.bus);
         let mut look = Clock::now();
+        let mut next = look;
         loop {
             let now = Clock::now();
             if now >= look {
@@ -112,10 +114,17 @@ impl Writer {
                     return;
                 }
             }
+            if now < next {
+                tokio::time::sleep(now.until(next.min(look))).await;
+                continue;
+            }
             self.gather();
             if self.backlog.waits() {
                 if self.send(held).await.is_none() {
                     return;
+                }
+                if !self.backlog.waits() {
+                    next = now + PACE;
                 }
                 continue;
             }

@@ -1,6 +1,7 @@
 -- What one key has spent, over all instances, in nanodollars. KEYS[1]: its only key.
 -- ARGV: 1 caller, 2 seq, 3 budget, 4 the greatest total the caller ever heard, 5 spent by it since ever, 6 of which we had
---       said so, 7 set aside by it, 8 more room wanted, 9 live instances, 10 how many ask, 11… what each would set aside.
+--       said so, 7 set aside by it, 8 more room wanted, 9 live instances, 10 how many ask, 11 whether 4 was heard from Redis
+--       (0: it is the store's word, for when nothing is known here), 12… what each would set aside.
 -- Answers {total, a digit per ask (0 granted), room added}, or nothing for a seq already seen.
 -- The total only rises, so the greater of what is here and what the caller heard is right: that is how one that was lost
 -- comes back. The value: cmsgpack of {form, total, then five numbers a caller: name, seq, spent, set aside, until (µs)}.
@@ -10,16 +11,16 @@ local function arg(n) return tonumber(ARGV[n]) end
 local me, seq, budget, asks = arg(1), arg(2), arg(3), arg(10)
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-local stepped = ARGV[11 + asks] -- tests step the clock
+local stepped = ARGV[12 + asks] -- tests step the clock
 if stepped then now = tonumber(stepped) end
 
 local raw = redis.call('GET', KEYS[1])
-local old = raw and cmsgpack.unpack(raw)
-if old and old[1] ~= FORM then old = nil end
+local fine, old = pcall(cmsgpack.unpack, raw or '')
+if not (raw and fine and type(old) == 'table' and old[1] == FORM) then old = nil end -- somebody else wrote it
 local total, used, claimed = arg(4), arg(6), 0
 local new = {FORM, 0}
 if old then
-  total = max(total, old[2])
+  total = arg(11) == 1 and max(total, old[2]) or old[2]
   for i = 3, #old, 5 do
     -- The clock was set back: nothing may last longer than it would have.
     local till = min(old[i + 4], now + CLAIM)
@@ -41,7 +42,7 @@ local mine = arg(7)
 local verdicts = {}
 for i = 1, asks do
   if total + claimed + mine < budget then
-    mine = mine + arg(10 + i)
+    mine = mine + arg(11 + i)
     verdicts[i] = 0
   else
     verdicts[i] = 1

@@ -6,7 +6,7 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local held = redis.call('HGET', KEYS[1], ARGV[1])
 if held then
-  local g, e, l, r, k = string.match(held, '^(%d+) (%d+) (%d+) (%d+) (%d+) %d+$')
+  local g, e, l, r, k = string.match(held .. ' ', '^(%d+) (%d+) (%d+) (%d+) (%d+) %d+ ')
   g, e, l, r, k = tonumber(g), tonumber(e), tonumber(l), tonumber(r), tonumber(k)
   local own = tonumber(ARGV[3])
   -- Deadlines within 50 ms are the same.

@@ -8,8 +8,9 @@ redis.call('LTRIM', KEYS[1], -tonumber(ARGV[3]), -1)
 redis.call('PEXPIRE', KEYS[1], window)
 local sum, gone = 0, 0
 for _, entry in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
-  local at, count = string.match(entry, '^(%d+) (%d+)$')
-  if tonumber(at) > now - window then sum = sum + tonumber(count) else gone = gone + 1 end
+  -- A later version may have added to the end.
+  local at, count = string.match(entry .. ' ', '^(%d+) (%d+) ')
+  if at and tonumber(at) <= now - window then gone = gone + 1 elseif at then sum = sum + tonumber(count) end
 end
 if gone > 0 then redis.call('LTRIM', KEYS[1], gone, -1) end
 return sum

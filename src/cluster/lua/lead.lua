@@ -1,8 +1,13 @@
 -- Takes or renews a lease. KEYS: the lease, its counter. ARGV: instance, ttl in ms. Answers its number, 0: another's.
+-- The number only rises, by the clock if the counter was lost: a Redis that was emptied hands out none that was held.
 local held = redis.call('GET', KEYS[1])
 if not held then
-  local fence = redis.call('INCR', KEYS[2])
-  redis.call('SET', KEYS[1], ARGV[1] .. ':' .. fence, 'PX', ARGV[2])
+  local t = redis.call('TIME')
+  local now = t[1] * 1000 + math.floor(t[2] / 1000)
+  local fence = math.max((tonumber(redis.call('GET', KEYS[2])) or 0) + 1, now)
+  local text = string.format('%.0f', fence)
+  redis.call('SET', KEYS[2], text)
+  redis.call('SET', KEYS[1], ARGV[1] .. ':' .. text, 'PX', ARGV[2])
   return fence
 end
 local owner, fence = string.match(held, '^(.*):(%d+)$')

@@ -22,8 +22,8 @@ local stepped = ARGV[23 + (rate_t > 0 and asks or 0)] -- tests step the clock
 if stepped then now = tonumber(stepped) end
 
 local raw = redis.call('GET', KEYS[1])
-local old = raw and cmsgpack.unpack(raw)
-if old and old[1] ~= FORM then old = nil end
+local fine, old = pcall(cmsgpack.unpack, raw or '')
+if not (raw and fine and type(old) == 'table' and old[1] == FORM) then old = nil end -- somebody else wrote it
 
 local new = {FORM, now, 0, 0}
 local out, out_t, taken = 0, 0, 0

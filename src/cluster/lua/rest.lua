@@ -16,7 +16,8 @@ if reason > 0 then ends = now + left end
 
 local held = redis.call('HGET', KEYS[1], field)
 if held then
-  local g, e, l, r, k, s = string.match(held, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+  -- A later version may have added to the end.
+  local g, e, l, r, k, s = string.match(held .. ' ', '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) ')
   g, e, l, r, k, s = tonumber(g), tonumber(e), tonumber(l), tonumber(r), tonumber(k), tonumber(s)
   if g and k > now then
     local order = generation - g

@@ -5,7 +5,7 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local all = redis.call('HGETALL', KEYS[1])
 local out, gone = {}, {}
 for n = 1, #all, 2 do
-  local g, e, l, r, k = string.match(all[n + 1], '^(%d+) (%d+) (%d+) (%d+) (%d+) %d+$')
+  local g, e, l, r, k = string.match(all[n + 1] .. ' ', '^(%d+) (%d+) (%d+) (%d+) (%d+) %d+ ')
   if k and tonumber(k) > now then
     local left = 0
     if tonumber(r) > 0 then left = tonumber(e) - now end

@@ -13,10 +13,10 @@ use super::access::Line;
 use crate::base::alarms::Alarms;
 use crate::base::metrics::METRICS;
 use crate::base::tasks::{Backoff, Drain, Phase};
-use crate::base::{Clock, RequestId};
+use crate::base::{Clock, Pieces, RequestId};
 use crate::config::Settings;
 use crate::state::catalog::BaseUrl;
-use crate::upstream::{Call, CallBody, Client, ClientConfig, Headers, Pieces};
+use crate::upstream::{Call, CallBody, Client, ClientConfig, Headers};
 use bytes::Bytes;
 use context::Chooser;
 use crossbeam::queue::ArrayQueue;
@@ -161,6 +161,7 @@ impl Traces {
             path: "/v1/traces",
             headers: &Sending(&self.headers),
             body: CallBody::Pieces(Pieces::from(message)),
+            asked: Clock::now(),
             first_byte: PATIENCE,
             idle: PATIENCE,
         };

@@ -4,7 +4,7 @@
 //! not asked is answered "nothing". While the other side is away ([`Elsewhere::up`] is false) nobody even asks. What came
 //! from elsewhere must never be put in again.
 
-use super::Fingerprint;
+use super::{Claim, Fingerprint, Name};
 use crate::base::metrics::METRICS;
 use crate::state::answer::Answer;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -42,6 +42,8 @@ pub struct Ends {
 pub struct Look {
     /// For which answer.
     pub fingerprint: Fingerprint,
+    /// Its `Idempotency-Key`: whether it was used for something else.
+    pub name: Option<Name>,
     /// Whether to lead the call for the whole cluster if nobody does yet.
     pub claim: bool,
     /// Dropping it unanswered is [`Found::Nothing`].
@@ -57,6 +59,8 @@ pub enum Found {
     Lead(Led),
     /// Another instance calls: what came of it, sooner or later. Bound the wait.
     Wait(oneshot::Receiver<Found>),
+    /// On another instance the same `Idempotency-Key` came with another body: 422.
+    Conflict,
     /// Nothing: call.
     Nothing,
 }
@@ -116,10 +120,11 @@ impl Elsewhere {
     }
 
     /// Asks. `None`: there is nobody to ask. Bound the wait; an error there is [`Found::Nothing`].
-    pub fn look(&self, fingerprint: Fingerprint, claim: bool) -> Option<oneshot::Receiver<Found>> {
+    pub fn look(&self, of: &Claim, claim: bool) -> Option<oneshot::Receiver<Found>> {
         let hatch = self.0.as_ref().filter(|hatch| hatch.up.load(Ordering::Relaxed))?;
         let (reply, found) = oneshot::channel();
-        if hatch.looks.try_send(Look { fingerprint, claim, reply }).is_err() {
+        let look = Look { fingerprint: of.fingerprint, name: of.name, claim, reply };
+        if hatch.looks.try_send(look).is_err() {
             METRICS.dedup_shared_dropped.inc();
             return None;
         }
@@ -180,15 +185,19 @@ mod tests {
         Arc::new(Answer { head, body: Bytes::from(vec![b'x'; bytes]) })
     }
 
+    fn of(n: u8) -> Claim {
+        Claim { fingerprint: [n; 32], name: None }
+    }
+
     #[test]
     fn nobody_asks_and_nothing_leaves_while_the_other_side_is_away() {
-        assert!(Elsewhere::closed().look([0; 32], true).is_none());
+        assert!(Elsewhere::closed().look(&of(0), true).is_none());
         let (elsewhere, mut ends) = Elsewhere::open(Duration::from_secs(60));
-        assert!(elsewhere.look([1; 32], false).is_none());
+        assert!(elsewhere.look(&of(1), false).is_none());
         elsewhere.keep([1; 32], &answer(10));
         assert!(ends.puts.try_recv().is_err());
         ends.up.store(true, Ordering::Relaxed);
-        let _found = elsewhere.look([1; 32], false).unwrap();
+        let _found = elsewhere.look(&of(1), false).unwrap();
         elsewhere.keep([1; 32], &answer(10));
         elsewhere.keep([1; 32], &answer(LARGEST));
         assert!(ends.looks.try_recv().is_ok());
@@ -200,7 +209,7 @@ mod tests {
     fn queues_are_bounded_and_a_lead_that_is_dropped_has_failed() {
         let (elsewhere, mut ends) = Elsewhere::open(Duration::from_secs(60));
         ends.up.store(true, Ordering::Relaxed);
-        let asked: Vec<_> = (0..LOOKS + 5).map_while(|_| elsewhere.look([1; 32], false)).collect();
+        let asked: Vec<_> = (0..LOOKS + 5).map_while(|_| elsewhere.look(&of(1), false)).collect();
         assert_eq!(asked.len(), LOOKS);
         let (failed, held) = ends.lead([2; 32], 7);
         assert!(held.upgrade().is_some());

@@ -2,7 +2,7 @@
 //!
 //! No handle holds a lock; every waker is called after the flight's lock was released.
 
-use super::fingerprint::{Claim, Fingerprint};
+use super::fingerprint::Claim;
 use super::flight::{After, Flight, Seen};
 use super::table::Dedup;
 use crate::base::Now;
@@ -112,14 +112,19 @@ impl Leader {
         wake_all(&mut self.wake);
     }
 
+    /// On another instance its `Idempotency-Key` was used for something else: here it names that from now on, or nothing.
+    pub fn disown(&self) {
+        self.seat.table.disown(&self.seat.claim);
+    }
+
     /// It failed; the same as dropping it.
     pub fn fail(self) {
         drop(self);
     }
 
     /// What is called.
-    pub fn fingerprint(&self) -> Fingerprint {
-        self.seat.claim.fingerprint
+    pub fn claim(&self) -> Claim {
+        self.seat.claim
     }
 
     /// Ready when no client listens any more: the call may be cancelled (by dropping this). Nobody can join from then on.

@@ -180,6 +180,16 @@ impl Dedup {
         self.release(&place.claim, None);
     }
 
+    /// The name of `claim` was used elsewhere for something else: what came here under it counts for nothing.
+    pub(super) fn disown(&self, claim: &Claim) {
+        let Some(name) = &claim.name else { return };
+        self.names.with(&name.name, |names| {
+            if names.get(&name.name).is_some_and(|used| used.content == name.content) {
+                names.remove(&name.name);
+            }
+        });
+    }
+
     fn discard(&self, gone: &[(Fingerprint, u64)]) {
         for (fingerprint, old) in gone {
             // The answer itself is freed after the stripe's lock.

@@ -1,6 +1,6 @@
 //! What a purse and Redis say to each other: one call under way, everything in it absolute or cumulative.
 
-use super::{ASKS, Ask, Flying, LEASE_HERE, SLOTS_HERE, Turn};
+use super::{ASKS, Ask, Flying, LEASE_HERE, REMEMBERED, SLOTS_HERE, Turn};
 use crate::base::Now;
 use crate::state::buckets::{Bucket, Purse, Which};
 use crate::state::desk::{LimitCall, LimitReply};
@@ -54,6 +54,12 @@ impl Purse {
         let half = |limit: u32, wanted: u64| if limit > 0 { wanted.div_ceil(2) } else { 0 };
         lease.marks = (half(limits.rpm, want_requests), half(limits.tpm, want_tokens));
         let asks: Vec<Ask> = lease.asks.drain(..lease.asks.len().min(ASKS)).collect();
+        // Redis may have forgotten us since. What was said to it then is taken to have arrived: it must not be charged
+        // twice, and a bucket that was spared it fills up no further than its burst.
+        if let Some((_, said)) = lease.doubt.take_if(|(since, _)| now.since(*since) >= REMEMBERED) {
+            lease.taken = Some(said);
+        }
+        lease.doubt = Some((lease.doubt.map_or(now, |(since, _)| since), lease.used));
         let call = LimitCall {
             subject: lease.subject,
             id: lease.id,
@@ -65,7 +71,7 @@ impl Purse {
             want: (want_requests.saturating_sub(lease.requests), want_tokens.saturating_sub(lease.tokens)),
             least,
             used: lease.used,
-            acked: lease.acked,
+            acked: lease.taken.unwrap_or(lease.acked),
             seed: if lease.heard.is_some() { seed } else { (i64::MAX, i64::MAX) },
             keep,
             spare: spare.saturating_sub(keep.saturating_sub(running)),
@@ -88,6 +94,7 @@ impl Purse {
         // Its fate is unknown: what is in hand stays good until it lapses, and all else is said again next time.
         let Some(reply) = reply else { return Vec::new() };
         (lease.acked, lease.answered) = (flying.used, lease.seq);
+        (lease.doubt, lease.taken) = (None, None);
         lease.heard = Some(now);
         lease.share = None;
         let (kept, leased) = ((reply.kept.0.cast_signed(), reply.kept.1.cast_signed()), reply.leased);

@@ -1,13 +1,13 @@
 //! The audit, repeatable requests, and a page of keys.
 
-use super::Embedded;
-use super::keys::{COLUMNS as KEY_COLUMNS, info as key_info};
+use super::{Embedded, first, gathered};
 use crate::base::KeyId;
 use crate::store::audit::{AuditEntry, AuditRow, Repeat};
+use crate::store::columns;
 use crate::store::decode::bad_row;
 use crate::store::error::Result;
 use crate::store::rows::KeyInfo;
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::params;
 
 /// So many old entries go at once, so that not every insert is a delete, too.
 const FORGET_EVERY: u64 = 100;
@@ -43,26 +43,11 @@ impl Embedded {
     pub(crate) async fn audit_rows(&self, before: Option<u64>, limit: u32) -> Result<Vec<AuditRow>> {
         self.query(move |tx| {
             let before = before.map_or(i64::MAX, u64::cast_signed);
-            let mut select = tx.prepare_cached(
-                "SELECT seq, time_ms, actor, actor_id, actor_name, action, target, address, detail FROM audit
-                 WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2",
-            )?;
-            let rows = select.query_map(params![before, limit], |row| {
-                Ok(AuditRow {
-                    seq: row.get::<_, i64>(0)?.cast_unsigned(),
-                    entry: AuditEntry {
-                        time_ms: row.get::<_, i64>(1)?.cast_unsigned(),
-                        actor: row.get(2)?,
-                        actor_id: row.get(3)?,
-                        actor_name: row.get(4)?,
-                        action: row.get(5)?,
-                        target: row.get(6)?,
-                        address: row.get(7)?,
-                        detail: row.get(8)?,
-                    },
-                })
-            })?;
-            Ok(rows.collect::<rusqlite::Result<_>>()?)
+            let mut select = tx.prepare_cached(&format!(
+                "SELECT {} FROM audit WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2",
+                columns::AUDIT
+            ))?;
+            gathered(select.query(params![before, limit])?, columns::audit)
         })
         .await
     }
@@ -72,15 +57,10 @@ impl Embedded {
         self.query(move |tx| {
             let (made, id) = after.map_or((-1, 0), |(made, id)| (made.cast_signed(), id.0.cast_signed()));
             let mut select = tx.prepare_cached(&format!(
-                "SELECT {KEY_COLUMNS} FROM keys WHERE deleted = 0 AND (created_ms, id) > (?1, ?2)
-                 ORDER BY created_ms, id LIMIT ?3"
+                "SELECT {} FROM keys WHERE deleted = 0 AND (created_ms, id) > (?1, ?2) ORDER BY created_ms, id LIMIT ?3",
+                columns::KEY
             ))?;
-            let mut rows = select.query(params![made, id, limit])?;
-            let mut out = Vec::new();
-            while let Some(row) = rows.next()? {
-                out.push(key_info(row)?);
-            }
-            Ok(out)
+            gathered(select.query(params![made, id, limit])?, columns::key)
         })
         .await
     }
@@ -99,18 +79,9 @@ impl Embedded {
             if tx.execute(insert, params![id, request, now_ms.cast_signed()])? == 1 {
                 return Ok(Repeat::First);
             }
-            let found: Option<(Vec<u8>, Option<Vec<u8>>)> = tx
-                .query_row("SELECT request, answer FROM repeats WHERE id = ?1", [id], |row| {
-                    Ok((row.get(0)?, row.get(1)?))
-                })
-                .optional()?;
-            let (request, answer) = found.ok_or_else(|| bad_row("no request that just was there"))?;
-            let request =
-                request.try_into().map_err(|_| bad_row("a repeatable request with a hash of another size"))?;
-            Ok(match answer {
-                Some(answer) => Repeat::Answered { request, answer },
-                None => Repeat::Pending { request },
-            })
+            let mut select = tx.prepare_cached(&format!("SELECT {} FROM repeats WHERE id = ?1", columns::REPEAT))?;
+            let found = first(select.query([id])?, columns::repeat)?;
+            found.ok_or_else(|| bad_row("no request that just was there"))
         })
         .await
     }

@@ -1,12 +1,13 @@
 //! Accounts, providers outside the catalogue, and the reading of what changed.
 
-use super::{Embedded, next_seq};
+use super::{Embedded, gathered, next_seq};
 use crate::base::{AccountId, Clock};
-use crate::store::decode::{default_label, found, provider, provider_usable};
+use crate::store::columns::{self, Columns as _};
+use crate::store::decode::{default_label, found, provider_usable};
 use crate::store::engine::{RawChanges, WINDOW};
 use crate::store::error::{Result, StoreError, StoreErrorKind};
 use crate::store::rows::{AccountInfo, CustomProvider, SealedAccount, auth_name};
-use rusqlite::{OptionalExtension as _, Row, Transaction, params};
+use rusqlite::{OptionalExtension as _, Transaction, params};
 
 impl Embedded {
     /// Inserts `account`; an empty label becomes the next free `default`, `default-2`, …
@@ -73,12 +74,11 @@ impl Embedded {
     /// All that are not removed, in the order they were made.
     pub(crate) async fn accounts(&self) -> Result<Vec<AccountInfo>> {
         self.query(|tx| {
-            let mut select = tx.prepare_cached(
-                "SELECT id, provider, label, base_url, weight, created_ms FROM accounts WHERE deleted = 0
-                 ORDER BY created_ms, id",
-            )?;
-            let rows = select.query_map([], account_info)?.collect::<rusqlite::Result<_>>()?;
-            Ok(rows)
+            let mut select = tx.prepare_cached(&format!(
+                "SELECT {} FROM accounts WHERE deleted = 0 ORDER BY created_ms, id",
+                columns::ACCOUNT
+            ))?;
+            gathered(select.query([])?, columns::account)
         })
         .await
     }
@@ -145,41 +145,21 @@ fn put_provider(tx: &Transaction<'_>, custom: &CustomProvider, seq: i64) -> Resu
 }
 
 fn providers_after(tx: &Transaction<'_>, seq: i64, up_to: i64) -> Result<Vec<CustomProvider>> {
-    let mut select = tx.prepare_cached(
-        "SELECT name, dialect, auth, http2, base_url FROM providers WHERE changed_seq > ?1 AND changed_seq <= ?2
-         ORDER BY changed_seq",
-    )?;
-    let mut rows = select.query([seq, up_to])?;
-    let mut out = Vec::new();
-    while let Some(row) = rows.next()? {
-        let (dialect, auth): (String, String) = (row.get(1)?, row.get(2)?);
-        out.push(provider(row.get(0)?, &dialect, &auth, row.get(3)?, row.get(4)?)?);
-    }
-    Ok(out)
+    let mut select = tx.prepare_cached(&format!(
+        "SELECT {} FROM providers WHERE changed_seq > ?1 AND changed_seq <= ?2 ORDER BY changed_seq",
+        columns::PROVIDER
+    ))?;
+    gathered(select.query([seq, up_to])?, columns::provider)
 }
 
 fn accounts_after(tx: &Transaction<'_>, seq: i64, up_to: i64) -> Result<Vec<(AccountId, Option<SealedAccount>)>> {
-    let mut select = tx.prepare_cached(
-        "SELECT id, provider, label, base_url, weight, created_ms, secret, deleted FROM accounts
-         WHERE changed_seq > ?1 AND changed_seq <= ?2 ORDER BY changed_seq",
-    )?;
-    let rows = select.query_map([seq, up_to], |row| {
-        let info = account_info(row)?;
-        let gone: bool = row.get(7)?;
-        let sealed = row.get(6)?;
-        Ok((info.id, (!gone).then_some(SealedAccount { info, sealed })))
-    })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
-fn account_info(row: &Row<'_>) -> rusqlite::Result<AccountInfo> {
-    Ok(AccountInfo {
-        id: AccountId(row.get::<_, i64>(0)?.cast_unsigned()),
-        provider: row.get(1)?,
-        label: row.get(2)?,
-        base_url: row.get(3)?,
-        weight: row.get(4)?,
-        created_ms: row.get::<_, i64>(5)?.cast_unsigned(),
+    let mut select = tx.prepare_cached(&format!(
+        "SELECT {}, secret, deleted FROM accounts WHERE changed_seq > ?1 AND changed_seq <= ?2 ORDER BY changed_seq",
+        columns::ACCOUNT
+    ))?;
+    gathered(select.query([seq, up_to])?, |row| {
+        let (info, sealed) = (columns::account(row)?, row.bytes(6)?);
+        Ok((info.id, (!row.flag(7)?).then_some(SealedAccount { info, sealed })))
     })
 }
 

@@ -1,17 +1,15 @@
 //! API keys: hashes and limits. A hash that stops being valid is written down as dead in the same transaction.
 
 use super::catalog::named;
-use super::{Embedded, next_seq};
+use super::{Embedded, first, gathered, next_seq};
 use crate::base::KeyId;
 use crate::state::catalog::{Key, KeyHash};
-use crate::store::decode::{catalog_key, found, key_hash, models_json, models_of};
+use crate::store::columns::{self, Columns as _, KEY};
+use crate::store::decode::{catalog_key, found, key_hash, models_json};
 use crate::store::engine::Change;
 use crate::store::error::{Result, StoreError};
-use crate::store::rows::{KeyInfo, KeySpec};
-use rusqlite::{OptionalExtension as _, Row, Transaction, params};
-
-pub(super) const COLUMNS: &str =
-    "id, name, rpm, burst, tpm, max_parallel, models, budget_nanos, expires_ms, created_ms";
+use crate::store::rows::KeyInfo;
+use rusqlite::{Transaction, params};
 
 impl Embedded {
     /// Inserts a key.
@@ -46,13 +44,8 @@ impl Embedded {
     pub(crate) async fn keys(&self) -> Result<Vec<KeyInfo>> {
         self.query(|tx| {
             let mut select =
-                tx.prepare_cached(&format!("SELECT {COLUMNS} FROM keys WHERE deleted = 0 ORDER BY created_ms, id"))?;
-            let mut rows = select.query([])?;
-            let mut out = Vec::new();
-            while let Some(row) = rows.next()? {
-                out.push(info(row)?);
-            }
-            Ok(out)
+                tx.prepare_cached(&format!("SELECT {KEY} FROM keys WHERE deleted = 0 ORDER BY created_ms, id"))?;
+            gathered(select.query([])?, columns::key)
         })
         .await
     }
@@ -125,17 +118,17 @@ fn bury(tx: &Transaction<'_>, id: KeyId, seq: i64) -> Result<()> {
 /// Keys changed in (`seq`, `up_to`] that are neither revoked nor, at the first look, expired already.
 pub(super) fn after(tx: &Transaction<'_>, seq: i64, up_to: i64, now_ms: u64) -> Result<Vec<(KeyHash, Key)>> {
     let mut select = tx.prepare_cached(&format!(
-        "SELECT {COLUMNS}, hash FROM keys WHERE changed_seq > ?1 AND changed_seq <= ?2 AND deleted = 0
+        "SELECT {KEY}, hash FROM keys WHERE changed_seq > ?1 AND changed_seq <= ?2 AND deleted = 0
          ORDER BY changed_seq"
     ))?;
     let mut rows = select.query([seq, up_to])?;
     let mut out = Vec::new();
     while let Some(row) = rows.next()? {
-        let info = info(row)?;
+        let info = columns::key(row)?;
         if seq == 0 && info.spec.expires_ms.is_some_and(|at| at <= now_ms) {
             continue;
         }
-        out.push((key_hash(row.get(10)?)?, catalog_key(info)));
+        out.push((key_hash(row.bytes(10)?)?, catalog_key(info)));
     }
     Ok(out)
 }
@@ -148,24 +141,7 @@ pub(super) fn dead_after(tx: &Transaction<'_>, seq: i64, up_to: i64) -> Result<V
 }
 
 fn one(tx: &Transaction<'_>, id: KeyId) -> Result<KeyInfo> {
-    let mut select = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM keys WHERE id = ?1 AND deleted = 0"))?;
-    let read = select.query_row([id.0.cast_signed()], |row| Ok(info(row))).optional()?;
-    read.unwrap_or_else(|| Err(StoreError::not_found(format!("key {id}"))))
-}
-
-pub(super) fn info(row: &Row<'_>) -> Result<KeyInfo> {
-    Ok(KeyInfo {
-        id: KeyId(row.get::<_, i64>(0)?.cast_unsigned()),
-        spec: KeySpec {
-            name: row.get(1)?,
-            rpm: row.get(2)?,
-            burst: row.get(3)?,
-            tpm: row.get(4)?,
-            max_parallel: row.get(5)?,
-            models: models_of(row.get(6)?)?,
-            budget_nanos: row.get(7)?,
-            expires_ms: row.get::<_, Option<i64>>(8)?.map(i64::cast_unsigned),
-        },
-        created_ms: row.get::<_, i64>(9)?.cast_unsigned(),
-    })
+    let mut select = tx.prepare_cached(&format!("SELECT {KEY} FROM keys WHERE id = ?1 AND deleted = 0"))?;
+    let key = first(select.query([id.0.cast_signed()])?, columns::key)?;
+    key.ok_or_else(|| StoreError::not_found(format!("key {id}")))
 }

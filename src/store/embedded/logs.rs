@@ -1,29 +1,22 @@
 //! Reading log rows back.
 
-use super::Embedded;
-use super::usage::counts;
-use crate::base::{AccountId, KeyId, RequestId};
-use crate::state::usage::Tokens;
+use super::{Embedded, first, gathered};
+use crate::base::{KeyId, RequestId};
+use crate::store::columns::{self, Columns as _, LOG, LOG_WIDTH, counts};
 use crate::store::error::Result;
 use crate::store::query::{LogCursor, LogSelect, Placed, Value, stored_epoch};
 use crate::store::rows::LoggedRow;
 use crate::store::usage_query::{Names, UsageRow, UsageSelect};
 use rusqlite::types::ToSqlOutput;
-use rusqlite::{OptionalExtension as _, Row, ToSql, params_from_iter};
-
-const COLUMNS: &str = "epoch, n, time_ms, client_request_id, key_id, key_name, dialect, endpoint, requested_model,
-    provider, account_id, account, model, status, stream, cache, attempts, timeline, prompt, completion, cache_read,
-    cache_write, reasoning, cost_nanos, latency_ms, first_byte_ms, overhead_us, error, estimated, sampled";
+use rusqlite::{OptionalExtension as _, ToSql, params_from_iter};
 
 impl Embedded {
     /// A page, and a row more when there is one.
     pub(crate) async fn logs(&self, select: LogSelect) -> Result<Vec<Placed>> {
         self.query(move |tx| {
-            let mut statement = tx.prepare_cached(&select.sql(COLUMNS))?;
-            let rows = statement.query_map(params_from_iter(&select.values), |row| {
-                Ok((read(row)?, row.get::<_, i64>(30)?.cast_unsigned()))
-            })?;
-            Ok(rows.collect::<rusqlite::Result<_>>()?)
+            let mut statement = tx.prepare_cached(&select.sql(LOG))?;
+            let rows = statement.query(params_from_iter(&select.values))?;
+            gathered(rows, |row| Ok((columns::log(row)?, row.count(LOG_WIDTH)?)))
         })
         .await
     }
@@ -33,11 +26,7 @@ impl Embedded {
         self.query(move |tx| {
             let mut statement = tx.prepare_cached(&select.scan_end_sql())?;
             let values = params_from_iter(&select.values[..select.indexed_values]);
-            let end = statement.query_row(values, |row| {
-                let (time, seq): (i64, i64) = (row.get(0)?, row.get(1)?);
-                Ok(LogCursor { time_ms: time.cast_unsigned(), seq: seq.cast_unsigned() })
-            });
-            Ok(end.optional()?)
+            first(statement.query(values)?, |row| Ok(LogCursor { time_ms: row.count(0)?, seq: row.count(1)? }))
         })
         .await
     }
@@ -46,13 +35,9 @@ impl Embedded {
     pub(crate) async fn usage(&self, select: UsageSelect) -> Result<Vec<UsageRow>> {
         self.query(move |tx| {
             let mut statement = tx.prepare(&select.sql())?;
-            let mut rows = statement.query([])?;
-            let mut out = Vec::new();
-            while let Some(row) = rows.next()? {
-                let (key, account, model, day) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-                out.push(select.row(key, account, model, day, counts(row, 4)?)?);
-            }
-            Ok(out)
+            gathered(statement.query([])?, |row| {
+                select.row(row.int(0)?, row.int(1)?, row.text(2)?, row.int(3)?, counts(row, 4)?)
+            })
         })
         .await
     }
@@ -79,10 +64,9 @@ impl Embedded {
     /// The newest `limit` rows, newest first.
     pub(crate) async fn log_rows(&self, limit: u32) -> Result<Vec<LoggedRow>> {
         self.query(move |tx| {
-            let mut select = tx.prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM request_log ORDER BY time_ms DESC, seq DESC LIMIT ?1"
-            ))?;
-            Ok(select.query_map([limit], read)?.collect::<rusqlite::Result<_>>()?)
+            let mut select =
+                tx.prepare_cached(&format!("SELECT {LOG} FROM request_log ORDER BY time_ms DESC, seq DESC LIMIT ?1"))?;
+            gathered(select.query([limit])?, columns::log)
         })
         .await
     }
@@ -91,49 +75,11 @@ impl Embedded {
     pub(crate) async fn log(&self, id: RequestId) -> Result<Option<LoggedRow>> {
         self.query(move |tx| {
             let mut select =
-                tx.prepare_cached(&format!("SELECT {COLUMNS} FROM request_log WHERE epoch = ?1 AND n = ?2"))?;
-            Ok(select.query_row([stored_epoch(id), id.n.cast_signed()], read).optional()?)
+                tx.prepare_cached(&format!("SELECT {LOG} FROM request_log WHERE epoch = ?1 AND n = ?2"))?;
+            first(select.query([stored_epoch(id), id.n.cast_signed()])?, columns::log)
         })
         .await
     }
-}
-
-fn read(row: &Row<'_>) -> rusqlite::Result<LoggedRow> {
-    let count = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
-    let key = row.get::<_, Option<String>>(5)?.map(|name| count(4).map(|id| (KeyId(id), name))).transpose()?;
-    let account =
-        row.get::<_, Option<String>>(11)?.map(|label| count(10).map(|id| (AccountId(id), label))).transpose()?;
-    Ok(LoggedRow {
-        id: RequestId { epoch: count(0)?, n: count(1)? },
-        time_ms: count(2)?,
-        client_request_id: row.get(3)?,
-        key,
-        dialect: row.get(6)?,
-        endpoint: row.get(7)?,
-        requested_model: row.get(8)?,
-        provider: row.get(9)?,
-        account,
-        model: row.get(12)?,
-        status: row.get(13)?,
-        stream: row.get(14)?,
-        cache: row.get(15)?,
-        attempts: row.get(16)?,
-        timeline: row.get(17)?,
-        tokens: Tokens {
-            prompt: count(18)?,
-            completion: count(19)?,
-            cache_read: count(20)?,
-            cache_write: count(21)?,
-            reasoning: count(22)?,
-        },
-        cost_nanos: row.get(23)?,
-        latency_ms: row.get(24)?,
-        first_byte_ms: row.get(25)?,
-        overhead_us: row.get(26)?,
-        error: row.get(27)?,
-        estimated: row.get(28)?,
-        sampled: row.get(29)?,
-    })
 }
 
 impl ToSql for Value {
@@ -144,3 +90,7 @@ impl ToSql for Value {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "logs_tests.rs"]
+mod tests;

@@ -7,7 +7,8 @@ use crate::store::error::Result;
 use crate::store::migrations::{Step, due, steps};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-const STEPS: &[Step] = steps!("embedded": "0001_init", "0002_sessions", "0003_days", "0004_audit");
+const STEPS: &[Step] =
+    steps!("embedded": "0001_init", "0002_sessions", "0003_days", "0004_audit", "0005_client_ids", "0006_day_sums");
 
 /// Brings the schema up to date, then lets `found` check the deployment's row, or invent it.
 pub(super) fn run<T>(

@@ -18,11 +18,12 @@ mod sessions;
 mod tokens;
 mod usage;
 
+use super::columns::Columns;
 use super::engine::Deployment;
 use super::error::{Result, StoreError, StoreErrorKind};
 use crate::base::tasks;
 use crossbeam::channel::{Sender, TrySendError, bounded};
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, Row, Rows, Transaction, TransactionBehavior};
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
@@ -182,6 +183,50 @@ fn next_seq(tx: &Transaction<'_>) -> Result<i64> {
         .prepare_cached("UPDATE meta SET change_seq = change_seq + 1 RETURNING change_seq")?
         .query_row([], |row| row.get(0))?;
     Ok(seq)
+}
+
+/// All rows, each as `read` makes it.
+fn gathered<'s, T>(mut rows: Rows<'s>, read: impl Fn(&Row<'s>) -> Result<T>) -> Result<Vec<T>> {
+    let mut out = Vec::new();
+    while let Some(row) = rows.next()? {
+        out.push(read(row)?);
+    }
+    Ok(out)
+}
+
+/// The one row there may be, as `read` makes it.
+fn first<'s, T>(mut rows: Rows<'s>, read: impl Fn(&Row<'s>) -> Result<T>) -> Result<Option<T>> {
+    rows.next()?.map(read).transpose()
+}
+
+impl Columns for Row<'_> {
+    fn int(&self, at: usize) -> Result<i64> {
+        Ok(self.get(at)?)
+    }
+
+    fn some_int(&self, at: usize) -> Result<Option<i64>> {
+        Ok(self.get(at)?)
+    }
+
+    fn text(&self, at: usize) -> Result<String> {
+        Ok(self.get(at)?)
+    }
+
+    fn some_text(&self, at: usize) -> Result<Option<String>> {
+        Ok(self.get(at)?)
+    }
+
+    fn bytes(&self, at: usize) -> Result<Vec<u8>> {
+        Ok(self.get(at)?)
+    }
+
+    fn some_bytes(&self, at: usize) -> Result<Option<Vec<u8>>> {
+        Ok(self.get(at)?)
+    }
+
+    fn flag(&self, at: usize) -> Result<bool> {
+        Ok(self.get(at)?)
+    }
 }
 
 impl From<rusqlite::Error> for StoreError {

@@ -1,15 +1,14 @@
 //! Virtual models.
 
 use super::catalog::named;
-use super::{Embedded, next_seq};
+use super::{Embedded, gathered, next_seq};
 use crate::base::VirtualModelId;
 use crate::state::catalog::VirtualModel;
-use crate::store::decode::{found, targets_json, virtual_model};
+use crate::store::columns::{self, Columns as _, MODEL};
+use crate::store::decode::{found, targets_json};
 use crate::store::error::Result;
 use crate::store::rows::VirtualModelRow;
-use rusqlite::{Row, Transaction, params};
-
-const COLUMNS: &str = "id, name, strategy, sticky, enabled, position, targets";
+use rusqlite::{Transaction, params};
 
 impl Embedded {
     /// Inserts a virtual model at the end, or replaces the one of its id.
@@ -34,14 +33,9 @@ impl Embedded {
     pub(crate) async fn virtual_models(&self) -> Result<Vec<VirtualModelRow>> {
         self.query(|tx| {
             let mut select = tx.prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM virtual_models WHERE deleted = 0 ORDER BY position, id"
+                "SELECT {MODEL} FROM virtual_models WHERE deleted = 0 ORDER BY position, id"
             ))?;
-            let mut rows = select.query([])?;
-            let mut out = Vec::new();
-            while let Some(row) = rows.next()? {
-                out.push(read(row)?);
-            }
-            Ok(out)
+            gathered(select.query([])?, columns::model)
         })
         .await
     }
@@ -88,21 +82,10 @@ impl Embedded {
 /// Virtual models changed in (`seq`, `up_to`].
 pub(super) fn after(tx: &Transaction<'_>, seq: i64, up_to: i64) -> Result<Vec<(u64, Option<VirtualModelRow>)>> {
     let mut select = tx.prepare_cached(&format!(
-        "SELECT {COLUMNS}, deleted FROM virtual_models WHERE changed_seq > ?1 AND changed_seq <= ?2
+        "SELECT {MODEL}, deleted FROM virtual_models WHERE changed_seq > ?1 AND changed_seq <= ?2
          ORDER BY changed_seq"
     ))?;
-    let mut rows = select.query([seq, up_to])?;
-    let mut out = Vec::new();
-    while let Some(row) = rows.next()? {
-        let id = row.get::<_, i64>(0)?.cast_unsigned();
-        let gone: bool = row.get(7)?;
-        out.push((id, if gone { None } else { Some(read(row)?) }));
-    }
-    Ok(out)
-}
-
-fn read(row: &Row<'_>) -> Result<VirtualModelRow> {
-    let (id, targets): (i64, String) = (row.get(0)?, row.get(6)?);
-    let of = (row.get(1)?, row.get(2)?);
-    virtual_model(id.cast_unsigned(), of, row.get(3)?, &targets, row.get(4)?, row.get(5)?)
+    gathered(select.query([seq, up_to])?, |row| {
+        Ok((row.count(0)?, if row.flag(7)? { None } else { Some(columns::model(row)?) }))
+    })
 }

@@ -2,8 +2,8 @@
 //!
 //! The list of ended ones is bounded: when it is full the epoch rises instead, which ends them all.
 
-use super::Embedded;
-use super::tokens::{self, COLUMNS};
+use super::{Embedded, gathered};
+use crate::store::columns::{self, TOKEN};
 use crate::store::engine::ENDED_AT_MOST;
 use crate::store::error::Result;
 use crate::store::rows::Admissions;
@@ -17,12 +17,8 @@ impl Embedded {
             let mut select = tx.prepare_cached("SELECT id FROM ended_sessions WHERE expires_ms > ?1")?;
             let ended = select.query_map([now_ms.cast_signed()], |row| row.get::<_, i64>(0).map(i64::cast_unsigned))?;
             let ended = ended.collect::<rusqlite::Result<_>>()?;
-            let mut select = tx.prepare_cached(&format!("SELECT {COLUMNS}, hash FROM tokens"))?;
-            let mut rows = select.query([])?;
-            let mut all = Vec::new();
-            while let Some(row) = rows.next()? {
-                all.push((row.get("hash")?, tokens::read(row)?));
-            }
+            let mut select = tx.prepare_cached(&format!("SELECT {TOKEN}, hash FROM tokens"))?;
+            let all = gathered(select.query([])?, |row| Ok((row.get("hash")?, columns::token(row)?)))?;
             Ok(Admissions { session_epoch: epoch.cast_unsigned(), ended, tokens: all })
         })
         .await

@@ -1,14 +1,13 @@
 //! Management tokens: only their hashes.
 
-use super::Embedded;
 use super::catalog::named;
+use super::{Embedded, first, gathered};
 use crate::base::TokenId;
-use crate::store::decode::{bad_row, found};
+use crate::store::columns::{self, TOKEN};
+use crate::store::decode::found;
 use crate::store::error::Result;
-use crate::store::rows::{Scope, TokenRow};
-use rusqlite::{OptionalExtension as _, Row, params};
-
-pub(super) const COLUMNS: &str = "id, name, scope, created_ms, expires_ms";
+use crate::store::rows::TokenRow;
+use rusqlite::params;
 
 impl Embedded {
     /// Inserts a token.
@@ -34,13 +33,8 @@ impl Embedded {
     /// All tokens, in the order they were made.
     pub(crate) async fn tokens(&self) -> Result<Vec<TokenRow>> {
         self.query(|tx| {
-            let mut select = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM tokens ORDER BY created_ms, id"))?;
-            let mut rows = select.query([])?;
-            let mut out = Vec::new();
-            while let Some(row) = rows.next()? {
-                out.push(read(row)?);
-            }
-            Ok(out)
+            let mut select = tx.prepare_cached(&format!("SELECT {TOKEN} FROM tokens ORDER BY created_ms, id"))?;
+            gathered(select.query([])?, columns::token)
         })
         .await
     }
@@ -48,8 +42,8 @@ impl Embedded {
     /// The token of that hash.
     pub(crate) async fn token_by_hash(&self, hash: [u8; 32]) -> Result<Option<TokenRow>> {
         self.watch(move |tx| {
-            let mut select = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM tokens WHERE hash = ?1"))?;
-            select.query_row([hash], |row| Ok(read(row))).optional()?.transpose()
+            let mut select = tx.prepare_cached(&format!("SELECT {TOKEN} FROM tokens WHERE hash = ?1"))?;
+            first(select.query([hash])?, columns::token)
         })
         .await
     }
@@ -62,15 +56,4 @@ impl Embedded {
         })
         .await
     }
-}
-
-pub(super) fn read(row: &Row<'_>) -> Result<TokenRow> {
-    let scope: String = row.get(2)?;
-    Ok(TokenRow {
-        id: TokenId(row.get::<_, i64>(0)?.cast_unsigned()),
-        name: row.get(1)?,
-        scope: Scope::from_name(&scope).ok_or_else(|| bad_row("a token of an unknown scope"))?,
-        created_ms: row.get::<_, i64>(3)?.cast_unsigned(),
-        expires_ms: row.get::<_, Option<i64>>(4)?.map(i64::cast_unsigned),
-    })
 }

@@ -1,15 +1,17 @@
 //! Appending usage: totals and log rows of a batch in one transaction, once however often it is sent. And giving the
 //! space of old rows back, a piece at a time so that the writer is never held up for long.
 
-use super::Embedded;
-use crate::base::{AccountId, Clock, KeyId};
-use crate::state::usage::{Counts, Tokens, Total};
+use super::{Embedded, gathered};
+use crate::base::{Clock, KeyId};
+use crate::state::usage::Total;
+use crate::store::columns;
 use crate::store::decode::{MAX_TEXT, cut, size};
 use crate::store::engine::PRUNE_STEP;
 use crate::store::error::Result;
 use crate::store::query::stored_epoch;
 use crate::store::rows::{LoggedRow, Pruned, UsageBatch};
-use rusqlite::{OptionalExtension as _, Transaction, params};
+use crate::store::usage::SUMS;
+use rusqlite::{OptionalExtension as _, ToSql, Transaction, params};
 
 impl Embedded {
     /// Stores `batch`; how many log rows are new. Nothing happens for a batch number that is stored already.
@@ -87,7 +89,7 @@ impl Embedded {
         self.query(move |tx| {
             let recent = "WHERE key_id IN (SELECT key_id FROM usage WHERE minute >= ?1)
                  AND key_id IN (SELECT id FROM keys WHERE budget_nanos IS NOT NULL)";
-            let sums = "SELECT key_id, SUM(cost_nanos) FROM usage_days";
+            let sums = "SELECT key_id, SUM(cost_nanos) FROM usage_key_days";
             let sql = format!("{sums} {} GROUP BY key_id", if since_minute.is_some() { recent } else { "" });
             let mut select = tx.prepare_cached(&sql)?;
             let read = |row: &rusqlite::Row<'_>| Ok((KeyId(row.get::<_, i64>(0)?.cast_unsigned()), row.get(1)?));
@@ -103,41 +105,14 @@ impl Embedded {
     /// All totals, oldest first.
     pub(crate) async fn usage_totals(&self) -> Result<Vec<Total>> {
         self.query(|tx| {
-            let mut select = tx.prepare_cached(
-                "SELECT minute, key_id, account_id, model, requests, errors, prompt, completion, cache_read,
-                 cache_write, reasoning, cost_nanos FROM usage ORDER BY minute, key_id, account_id, model",
-            )?;
-            let count = |row: &rusqlite::Row<'_>, at| row.get::<_, i64>(at).map(i64::cast_unsigned);
-            let rows = select.query_map([], |row| {
-                Ok(Total {
-                    minute: row.get(0)?,
-                    key: KeyId(count(row, 1)?),
-                    account: AccountId(count(row, 2)?),
-                    model: row.get::<_, String>(3)?.into(),
-                    counts: counts(row, 4)?,
-                })
-            })?;
-            Ok(rows.collect::<rusqlite::Result<_>>()?)
+            let mut select = tx.prepare_cached(&format!(
+                "SELECT {} FROM usage ORDER BY minute, key_id, account_id, model",
+                columns::TOTAL
+            ))?;
+            gathered(select.query([])?, columns::total)
         })
         .await
     }
-}
-
-/// The eight sums from column `at` on.
-pub(super) fn counts(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Counts> {
-    let count = |n| row.get::<_, i64>(at + n).map(i64::cast_unsigned);
-    Ok(Counts {
-        requests: count(0)?,
-        errors: count(1)?,
-        tokens: Tokens {
-            prompt: count(2)?,
-            completion: count(3)?,
-            cache_read: count(4)?,
-            cache_write: count(5)?,
-            reasoning: count(6)?,
-        },
-        cost_nanos: row.get(at + 7)?,
-    })
 }
 
 fn first_time(tx: &Transaction<'_>, batch: &UsageBatch) -> Result<bool> {
@@ -155,34 +130,34 @@ fn first_time(tx: &Transaction<'_>, batch: &UsageBatch) -> Result<bool> {
     Ok(true)
 }
 
-/// Adds to the total of the minute and to that of the day.
+/// Adds to every total that it is part of.
 fn add(tx: &Transaction<'_>, total: &Total) -> Result<()> {
     let (counts, tokens) = (&total.counts, &total.counts.tokens);
     let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    for (table, span, at) in [("usage", "minute", total.minute), ("usage_days", "day", total.minute / 1_440)] {
-        tx.prepare_cached(&format!(
-            "INSERT INTO {table} ({span}, key_id, account_id, model, requests, errors, prompt, completion, cache_read,
-             cache_write, reasoning, cost_nanos) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
-             ON CONFLICT ({span}, key_id, account_id, model) DO UPDATE SET
-             requests = requests + excluded.requests, errors = errors + excluded.errors,
-             prompt = prompt + excluded.prompt, completion = completion + excluded.completion,
-             cache_read = cache_read + excluded.cache_read, cache_write = cache_write + excluded.cache_write,
-             reasoning = reasoning + excluded.reasoning, cost_nanos = cost_nanos + excluded.cost_nanos"
-        ))?
-        .execute(params![
-            at,
-            total.key.0.cast_signed(),
-            total.account.0.cast_signed(),
-            cut(&total.model, MAX_TEXT),
-            whole(counts.requests),
-            whole(counts.errors),
-            whole(tokens.prompt),
-            whole(tokens.completion),
-            whole(tokens.cache_read),
-            whole(tokens.cache_write),
-            whole(tokens.reasoning),
-            counts.cost_nanos
-        ])?;
+    let (key, account) = (total.key.0.cast_signed(), total.account.0.cast_signed());
+    let model = cut(&total.model, MAX_TEXT);
+    let summed = [
+        whole(counts.requests),
+        whole(counts.errors),
+        whole(tokens.prompt),
+        whole(tokens.completion),
+        whole(tokens.cache_read),
+        whole(tokens.cache_write),
+        whole(tokens.reasoning),
+        counts.cost_nanos,
+    ];
+    for sums in &SUMS {
+        let at = sums.at(total.minute);
+        let mut values: Vec<&dyn ToSql> = vec![&at];
+        if sums.by_key {
+            values.push(&key);
+        }
+        if sums.by_target {
+            values.extend([&account as &dyn ToSql, &model]);
+        }
+        values.extend(summed.iter().map(|sum| sum as &dyn ToSql));
+        let places = vec!["?"; values.len()].join(", ");
+        tx.prepare_cached(&sums.upsert(&format!("VALUES ({places})")))?.execute(&values[..])?;
     }
     Ok(())
 }

@@ -1,14 +1,14 @@
 //! The audit, repeatable requests, and a page of keys.
 
 use super::Postgres;
-use super::keys::{COLUMNS as KEY_COLUMNS, info as key_info};
+use super::call::{QUERY, WRITE};
 use super::values::{fit, params, whole};
 use crate::base::KeyId;
 use crate::store::audit::{AuditEntry, AuditRow, Repeat};
+use crate::store::columns;
 use crate::store::decode::bad_row;
 use crate::store::error::Result;
 use crate::store::rows::KeyInfo;
-use tokio_postgres::Row;
 
 /// So many old entries go at once, so that not every insert is a delete, too.
 const FORGET_EVERY: i64 = 100;
@@ -16,7 +16,7 @@ const FORGET_EVERY: i64 = 100;
 impl Postgres {
     /// Adds an entry; of more than `keep` the oldest go.
     pub(crate) async fn add_audit(&self, entry: AuditEntry, keep: u64) -> Result<()> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             let some = |text: &Option<String>| text.as_deref().map(fit);
             let added = tx
                 .one(
@@ -45,39 +45,23 @@ impl Postgres {
 
     /// The newest entries before `before`, newest first.
     pub(crate) async fn audit_rows(&self, before: Option<u64>, limit: u32) -> Result<Vec<AuditRow>> {
-        self.query(move |tx| async move {
-            let sql = "SELECT seq, time_ms, actor, actor_id, actor_name, action, target, address, detail FROM audit
-                       WHERE seq < $1 ORDER BY seq DESC LIMIT $2";
-            let read = |row: &Row| {
-                Ok(AuditRow {
-                    seq: row.try_get::<_, i64>(0)?.cast_unsigned(),
-                    entry: AuditEntry {
-                        time_ms: row.try_get::<_, i64>(1)?.cast_unsigned(),
-                        actor: row.try_get(2)?,
-                        actor_id: row.try_get(3)?,
-                        actor_name: row.try_get(4)?,
-                        action: row.try_get(5)?,
-                        target: row.try_get(6)?,
-                        address: row.try_get(7)?,
-                        detail: row.try_get(8)?,
-                    },
-                })
-            };
+        self.run(QUERY, move |tx| async move {
+            let sql = format!("SELECT {} FROM audit WHERE seq < $1 ORDER BY seq DESC LIMIT $2", columns::AUDIT);
             let before = before.map_or(i64::MAX, whole);
-            tx.rows(sql, params![before, i64::from(limit)]).await?.iter().map(read).collect()
+            tx.rows(&sql, params![before, i64::from(limit)]).await?.iter().map(columns::audit).collect()
         })
         .await
     }
 
     /// Keys after that one, in the order they were made.
     pub(crate) async fn keys_page(&self, after: Option<(u64, KeyId)>, limit: u32) -> Result<Vec<KeyInfo>> {
-        self.query(move |tx| async move {
+        self.run(QUERY, move |tx| async move {
             let (made, id) = after.map_or((-1, 0), |(made, id)| (whole(made), id.0.cast_signed()));
             let sql = format!(
-                "SELECT {KEY_COLUMNS} FROM keys WHERE NOT deleted AND (created_ms, id) > ($1, $2)
-                 ORDER BY created_ms, id LIMIT $3"
+                "SELECT {} FROM keys WHERE NOT deleted AND (created_ms, id) > ($1, $2) ORDER BY created_ms, id LIMIT $3",
+                columns::KEY
             );
-            tx.rows(&sql, params![made, id, i64::from(limit)]).await?.iter().map(key_info).collect()
+            tx.rows(&sql, params![made, id, i64::from(limit)]).await?.iter().map(columns::key).collect()
         })
         .await
     }
@@ -90,29 +74,23 @@ impl Postgres {
         now_ms: u64,
         oldest_ms: u64,
     ) -> Result<Repeat> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             tx.execute("DELETE FROM repeats WHERE created_ms < $1", params![whole(oldest_ms)]).await?;
             // Of two at once the second waits here until the first has committed.
             let insert = "INSERT INTO repeats (id, request, created_ms) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
             if tx.execute(insert, params![&id[..], &request[..], whole(now_ms)]).await? == 1 {
                 return Ok(Repeat::First);
             }
-            let row = tx.maybe("SELECT request, answer FROM repeats WHERE id = $1", params![&id[..]]).await?;
-            let row = row.ok_or_else(|| bad_row("no request that just was there"))?;
-            let (request, answer): (Vec<u8>, Option<Vec<u8>>) = (row.try_get(0)?, row.try_get(1)?);
-            let request =
-                request.try_into().map_err(|_| bad_row("a repeatable request with a hash of another size"))?;
-            Ok(match answer {
-                Some(answer) => Repeat::Answered { request, answer },
-                None => Repeat::Pending { request },
-            })
+            let sql = format!("SELECT {} FROM repeats WHERE id = $1", columns::REPEAT);
+            let row = tx.maybe(&sql, params![&id[..]]).await?;
+            columns::repeat(&row.ok_or_else(|| bad_row("no request that just was there"))?)
         })
         .await
     }
 
     /// The answer of `id`, or nothing to remember of it.
     pub(crate) async fn end_repeat(&self, id: [u8; 32], answer: Option<Vec<u8>>) -> Result<()> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             match answer {
                 Some(answer) => {
                     tx.execute("UPDATE repeats SET answer = $2 WHERE id = $1", params![&id[..], answer]).await?

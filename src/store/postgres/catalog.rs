@@ -1,10 +1,12 @@
 //! Accounts, providers outside the catalogue, and the reading of what changed.
 
+use super::call::{LOOK, QUERY, WRITE};
 use super::error::named;
 use super::values::{params, whole};
 use super::{Postgres, Tx};
 use crate::base::{AccountId, Clock};
-use crate::store::decode::{default_label, found, provider, provider_usable};
+use crate::store::columns::{self, Columns as _};
+use crate::store::decode::{default_label, found, provider_usable};
 use crate::store::engine::{RawChanges, WINDOW};
 use crate::store::error::{Result, StoreError};
 use crate::store::rows::{AccountInfo, CustomProvider, SealedAccount, auth_name};
@@ -18,7 +20,7 @@ impl Postgres {
         define: Option<CustomProvider>,
         builtin: bool,
     ) -> Result<AccountInfo> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             let mut info = account.info;
             let seq = tx.next_seq().await?;
             let known = if let Some(custom) = &define {
@@ -56,7 +58,7 @@ impl Postgres {
 
     /// Changes label, base URL, weight and, when `sealed` is given, the secret.
     pub(crate) async fn update_account(&self, info: AccountInfo, sealed: Option<Vec<u8>>) -> Result<()> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             let seq = tx.next_seq().await?;
             let updated = tx
                 .execute(
@@ -74,17 +76,16 @@ impl Postgres {
 
     /// All that are not removed, in the order they were made.
     pub(crate) async fn accounts(&self) -> Result<Vec<AccountInfo>> {
-        self.query(|tx| async move {
-            let sql = "SELECT id, provider, label, base_url, weight, created_ms FROM accounts WHERE NOT deleted
-                       ORDER BY created_ms, id";
-            tx.rows(sql, &[]).await?.iter().map(account_info).collect()
+        self.run(QUERY, |tx| async move {
+            let sql = format!("SELECT {} FROM accounts WHERE NOT deleted ORDER BY created_ms, id", columns::ACCOUNT);
+            tx.rows(&sql, &[]).await?.iter().map(columns::account).collect()
         })
         .await
     }
 
     /// Removes an account; its sealed secret goes with it.
     pub(crate) async fn remove_account(&self, id: AccountId) -> Result<()> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             let seq = tx.next_seq().await?;
             let sql = "UPDATE accounts SET deleted = TRUE, secret = '', changed_seq = $2
                        WHERE id = $1 AND NOT deleted";
@@ -95,7 +96,7 @@ impl Postgres {
 
     /// Defines a provider, or defines it anew.
     pub(crate) async fn put_provider(&self, custom: CustomProvider) -> Result<()> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             let seq = tx.next_seq().await?;
             tx.put_provider(&custom, seq).await
         })
@@ -104,12 +105,12 @@ impl Postgres {
 
     /// Providers outside the catalogue.
     pub(crate) async fn providers(&self) -> Result<Vec<CustomProvider>> {
-        self.query(|tx| async move { tx.providers_after(-1, i64::MAX).await }).await
+        self.run(QUERY, |tx| async move { tx.providers_after(-1, i64::MAX).await }).await
     }
 
     /// What changed after `seq`, one window of it.
     pub(crate) async fn changes_since(&self, seq: u64) -> Result<RawChanges> {
-        self.watch(move |tx| async move {
+        self.run(LOOK, move |tx| async move {
             let newest: i64 = tx.one("SELECT change_seq FROM meta", &[]).await?.try_get(0)?;
             let seq = seq.cast_signed();
             if newest <= seq {
@@ -144,24 +145,24 @@ impl Tx {
     }
 
     async fn providers_after(&self, seq: i64, up_to: i64) -> Result<Vec<CustomProvider>> {
-        let sql = "SELECT name, dialect, auth, http2, base_url FROM providers
-                   WHERE changed_seq > $1 AND changed_seq <= $2 ORDER BY changed_seq";
-        let read = |row: &Row| {
-            let (dialect, auth): (String, String) = (row.try_get(1)?, row.try_get(2)?);
-            provider(row.try_get(0)?, &dialect, &auth, row.try_get(3)?, row.try_get(4)?)
-        };
-        self.rows(sql, params![seq, up_to]).await?.iter().map(read).collect()
+        let sql = format!(
+            "SELECT {} FROM providers WHERE changed_seq > $1 AND changed_seq <= $2 ORDER BY changed_seq",
+            columns::PROVIDER
+        );
+        self.rows(&sql, params![seq, up_to]).await?.iter().map(columns::provider).collect()
     }
 
     async fn accounts_after(&self, seq: i64, up_to: i64) -> Result<Vec<(AccountId, Option<SealedAccount>)>> {
-        let sql = "SELECT id, provider, label, base_url, weight, created_ms, secret, deleted FROM accounts
-                   WHERE changed_seq > $1 AND changed_seq <= $2 ORDER BY changed_seq";
+        let sql = format!(
+            "SELECT {}, secret, deleted FROM accounts WHERE changed_seq > $1 AND changed_seq <= $2
+             ORDER BY changed_seq",
+            columns::ACCOUNT
+        );
         let read = |row: &Row| {
-            let info = account_info(row)?;
-            let (sealed, gone): (Vec<u8>, bool) = (row.try_get(6)?, row.try_get(7)?);
-            Ok((info.id, (!gone).then_some(SealedAccount { info, sealed })))
+            let (info, sealed) = (columns::account(row)?, row.bytes(6)?);
+            Ok((info.id, (!row.flag(7)?).then_some(SealedAccount { info, sealed })))
         };
-        self.rows(sql, params![seq, up_to]).await?.iter().map(read).collect()
+        self.rows(&sql, params![seq, up_to]).await?.iter().map(read).collect()
     }
 
     async fn free_label(&self, provider: &str) -> Result<String> {
@@ -173,16 +174,4 @@ impl Tx {
         let free = (1..=u32::MAX).map(default_label).find(|label| !taken.contains(label));
         free.ok_or_else(|| StoreError::invalid("label", "every default label is taken"))
     }
-}
-
-fn account_info(row: &Row) -> Result<AccountInfo> {
-    let weight: i64 = row.try_get(4)?;
-    Ok(AccountInfo {
-        id: AccountId(row.try_get::<_, i64>(0)?.cast_unsigned()),
-        provider: row.try_get(1)?,
-        label: row.try_get(2)?,
-        base_url: row.try_get(3)?,
-        weight: weight as u32,
-        created_ms: row.try_get::<_, i64>(5)?.cast_unsigned(),
-    })
 }

@@ -1,23 +1,21 @@
 //! API keys: hashes and limits. A hash that stops being valid is written down as dead in the same transaction.
 
+use super::call::{QUERY, SURVEY, WRITE};
 use super::error::named;
 use super::values::{params, whole};
 use super::{Postgres, Tx};
 use crate::base::KeyId;
 use crate::state::catalog::{Key, KeyHash};
-use crate::store::decode::{catalog_key, found, key_hash, models_json, models_of};
+use crate::store::columns::{self, Columns as _, KEY};
+use crate::store::decode::{catalog_key, found, key_hash, models_json};
 use crate::store::engine::Change;
 use crate::store::error::{Result, StoreError};
-use crate::store::rows::{KeyInfo, KeySpec};
-use tokio_postgres::Row;
-
-pub(super) const COLUMNS: &str =
-    "id, name, rpm, burst, tpm, max_parallel, models, budget_nanos, expires_ms, created_ms";
+use crate::store::rows::KeyInfo;
 
 impl Postgres {
     /// Inserts a key.
     pub(crate) async fn add_key(&self, info: KeyInfo, hash: KeyHash) -> Result<()> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             let seq = tx.next_seq().await?;
             let spec = &info.spec;
             let inserted = tx
@@ -48,21 +46,21 @@ impl Postgres {
 
     /// All that are not revoked, in the order they were made.
     pub(crate) async fn keys(&self) -> Result<Vec<KeyInfo>> {
-        self.query(|tx| async move {
-            let sql = format!("SELECT {COLUMNS} FROM keys WHERE NOT deleted ORDER BY created_ms, id");
-            tx.rows(&sql, &[]).await?.iter().map(info).collect()
+        self.run(SURVEY, |tx| async move {
+            let sql = format!("SELECT {KEY} FROM keys WHERE NOT deleted ORDER BY created_ms, id");
+            tx.rows(&sql, &[]).await?.iter().map(columns::key).collect()
         })
         .await
     }
 
     /// One key.
     pub(crate) async fn key(&self, id: KeyId) -> Result<KeyInfo> {
-        self.query(move |tx| async move { tx.key(id).await }).await
+        self.run(QUERY, move |tx| async move { tx.key(id).await }).await
     }
 
     /// Changes what a key may do.
     pub(crate) async fn update_key(&self, id: KeyId, change: Change) -> Result<KeyInfo> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             // First: whoever else changes it waits here and then reads what we wrote.
             let seq = tx.next_seq().await?;
             let mut key = tx.key(id).await?;
@@ -92,7 +90,7 @@ impl Postgres {
 
     /// Gives a key a new hash; the old one is dead from then on.
     pub(crate) async fn rotate_key(&self, id: KeyId, hash: KeyHash) -> Result<KeyInfo> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             let seq = tx.next_seq().await?;
             let key = tx.key(id).await?;
             tx.bury(id, seq).await?;
@@ -105,7 +103,7 @@ impl Postgres {
 
     /// Revokes a key. Its row stays: the log and the totals still name it.
     pub(crate) async fn revoke_key(&self, id: KeyId) -> Result<()> {
-        self.write(move |tx| async move {
+        self.run(WRITE, move |tx| async move {
             let seq = tx.next_seq().await?;
             tx.bury(id, seq).await?;
             let sql = "UPDATE keys SET deleted = TRUE, changed_seq = $2 WHERE id = $1 AND NOT deleted";
@@ -125,16 +123,16 @@ impl Tx {
     /// Keys changed in (`seq`, `up_to`] that are neither revoked nor, at the first look, expired already.
     pub(super) async fn keys_after(&self, seq: i64, up_to: i64, now_ms: u64) -> Result<Vec<(KeyHash, Key)>> {
         let sql = format!(
-            "SELECT {COLUMNS}, hash FROM keys WHERE changed_seq > $1 AND changed_seq <= $2 AND NOT deleted
+            "SELECT {KEY}, hash FROM keys WHERE changed_seq > $1 AND changed_seq <= $2 AND NOT deleted
              ORDER BY changed_seq"
         );
         let mut out = Vec::new();
         for row in self.rows(&sql, params![seq, up_to]).await? {
-            let info = info(&row)?;
+            let info = columns::key(&row)?;
             if seq == 0 && info.spec.expires_ms.is_some_and(|at| at <= now_ms) {
                 continue;
             }
-            out.push((key_hash(row.try_get(10)?)?, catalog_key(info)));
+            out.push((key_hash(row.bytes(10)?)?, catalog_key(info)));
         }
         Ok(out)
     }
@@ -142,32 +140,14 @@ impl Tx {
     /// Hashes that died in (`seq`, `up_to`].
     pub(super) async fn dead_after(&self, seq: i64, up_to: i64) -> Result<Vec<KeyHash>> {
         let sql = "SELECT hash FROM dead_hashes WHERE changed_seq > $1 AND changed_seq <= $2";
-        self.rows(sql, params![seq, up_to]).await?.iter().map(|row| key_hash(row.try_get(0)?)).collect()
+        self.rows(sql, params![seq, up_to]).await?.iter().map(|row| key_hash(row.bytes(0)?)).collect()
     }
 
     async fn key(&self, id: KeyId) -> Result<KeyInfo> {
-        let sql = format!("SELECT {COLUMNS} FROM keys WHERE id = $1 AND NOT deleted");
+        let sql = format!("SELECT {KEY} FROM keys WHERE id = $1 AND NOT deleted");
         match self.maybe(&sql, params![id.0.cast_signed()]).await? {
-            Some(row) => info(&row),
+            Some(row) => columns::key(&row),
             None => Err(StoreError::not_found(format!("key {id}"))),
         }
     }
-}
-
-pub(super) fn info(row: &Row) -> Result<KeyInfo> {
-    let small = |at| row.try_get::<_, Option<i64>>(at).map(|n| n.map(|n| n as u32));
-    Ok(KeyInfo {
-        id: KeyId(row.try_get::<_, i64>(0)?.cast_unsigned()),
-        spec: KeySpec {
-            name: row.try_get(1)?,
-            rpm: small(2)?,
-            burst: small(3)?,
-            tpm: small(4)?,
-            max_parallel: small(5)?,
-            models: models_of(row.try_get(6)?)?,
-            budget_nanos: row.try_get(7)?,
-            expires_ms: row.try_get::<_, Option<i64>>(8)?.map(i64::cast_unsigned),
-        },
-        created_ms: row.try_get::<_, i64>(9)?.cast_unsigned(),
-    })
 }

@@ -1,8 +1,9 @@
 //! Runs the steps that are due, and settles who the deployment is, in one transaction under an advisory lock.
 
+use super::call::{QUERY, WRITE, transact};
 use super::connect;
 use super::values::{params, whole};
-use super::{Lane, Postgres, Tx, transact};
+use super::{Postgres, Tx};
 use crate::base::Clock;
 use crate::store::engine::Deployment;
 use crate::store::error::{Result, StoreError};
@@ -10,7 +11,7 @@ use crate::store::migrations::{Step, due, steps};
 use std::sync::Arc;
 use std::time::Duration;
 
-const STEPS: &[Step] = steps!("postgres": "0001_init", "0002_audit");
+const STEPS: &[Step] = steps!("postgres": "0001_init", "0002_audit", "0003_client_ids", "0004_day_sums");
 
 /// "merido" and a number of ours: other programs may use advisory locks in the same database.
 pub(super) const MIGRATION_LOCK: i64 = 0x6d65_7269_646f_0001;
@@ -62,17 +63,17 @@ impl Postgres {
 
     /// The schema's version.
     pub(crate) async fn schema_version(&self) -> Result<u32> {
-        self.query(|tx| async move { tx.version().await }).await
+        self.run(QUERY, |tx| async move { tx.version().await }).await
     }
 
     /// The deployment's row as it is now.
     pub(crate) async fn deployment(&self) -> Result<Option<Deployment>> {
-        self.query(|tx| async move { tx.deployment().await }).await
+        self.run(QUERY, |tx| async move { tx.deployment().await }).await
     }
 
     /// Replaces the wrapped data key if it is still `old`; whether it was.
     pub(crate) async fn rewrap(&self, old: Vec<u8>, new: Vec<u8>) -> Result<bool> {
-        self.run(Lane::Write, super::BEGIN_WRITE, super::DEADLINE, |tx| async move {
+        self.run(WRITE, |tx| async move {
             let sql = "UPDATE meta SET wrapped_key = $2 WHERE wrapped_key = $1";
             Ok(tx.execute(sql, params![old, new]).await? == 1)
         })

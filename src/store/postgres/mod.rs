@@ -4,8 +4,7 @@
 //! million keys delays the control plane, and `open` may be called from anywhere. Calls come in three lanes with a bound
 //! each (writes, queries, the refresher's watch): a long question holds up neither usage nor news.
 //!
-//! Every call is one transaction under our own deadline around all of it; when that passes, the connection is closed, so
-//! no late answer is ever read, and the server ends the statement by its own timeout. Statements are unnamed and nothing
+//! Every call is one transaction under our own deadline around all of it ([`call`]). Statements are unnamed and nothing
 //! is set beyond a transaction, so a pooler in transaction mode (`PgBouncer`) may stand in between; only
 //! [`listen`](Postgres::listen) needs a session, and without it changes are found by looking.
 //!
@@ -13,6 +12,7 @@
 //! only.
 
 mod audit;
+mod call;
 mod catalog;
 mod connect;
 mod error;
@@ -39,27 +39,14 @@ use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
-/// Waiting for a turn in a lane.
-const TURN: Duration = Duration::from_secs(5);
-/// One transaction, as we wait for it. The server's own timeout is a little shorter.
-const DEADLINE: Duration = Duration::from_secs(15);
-/// Undoing one.
-const ROLLBACK: Duration = Duration::from_secs(1);
 /// Transactions at once: writes, queries, watching.
 const LANES: [usize; 3] = [4, 4, 2];
-
-/// In a transaction these hold for it alone. `lock_timeout`: whoever waits for a row longer than this waits for
-/// somebody who hangs.
-const BEGIN_WRITE: &str = "BEGIN; SET LOCAL statement_timeout = 12000; SET LOCAL lock_timeout = 5000; \
-                           SET LOCAL idle_in_transaction_session_timeout = 20000";
-const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 12000; \
-                          SET LOCAL idle_in_transaction_session_timeout = 20000";
 
 /// Handle to the engine; the thread ends when the last is gone.
 #[derive(Clone)]
@@ -74,15 +61,10 @@ struct Inner {
     lanes: [Semaphore; 3],
     /// Days whose partition is known to be there.
     days: Mutex<HashSet<i64>>,
+    /// The last call had no answer at all: whoever comes next need not wait as long to learn it.
+    silent: AtomicBool,
     /// Dropped with the last handle: the thread's sign to end.
     _stop: oneshot::Sender<()>,
-}
-
-#[derive(Clone, Copy)]
-enum Lane {
-    Write,
-    Query,
-    Watch,
 }
 
 /// A transaction in progress. Its statements are unnamed; values go with their types.
@@ -127,8 +109,15 @@ impl Postgres {
         let failed = |e: String| StoreError::unavailable(format!("cannot start the store's thread: {e}"));
         tasks::thread("store".to_owned(), thread).map_err(|e| failed(e.to_string()))?;
         let (runtime, pool) = started.recv().map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
-        let inner =
-            Inner { runtime, pool: pool?, link, lanes: LANES.map(Semaphore::new), days: Mutex::default(), _stop: stop };
+        let inner = Inner {
+            runtime,
+            pool: pool?,
+            link,
+            lanes: LANES.map(Semaphore::new),
+            days: Mutex::default(),
+            silent: AtomicBool::new(false),
+            _stop: stop,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -136,86 +125,6 @@ impl Postgres {
     pub(crate) fn place(&self) -> String {
         self.inner.link.place()
     }
-
-    async fn write<T, F>(&self, work: impl FnOnce(Tx) -> F + Send + 'static) -> Result<T>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T>> + Send + 'static,
-    {
-        self.run(Lane::Write, BEGIN_WRITE, DEADLINE, work).await
-    }
-
-    /// One consistent look.
-    async fn query<T, F>(&self, work: impl FnOnce(Tx) -> F + Send + 'static) -> Result<T>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T>> + Send + 'static,
-    {
-        self.run(Lane::Query, BEGIN_READ, DEADLINE, work).await
-    }
-
-    /// One consistent look, in the lane where nothing long ever runs.
-    async fn watch<T, F>(&self, work: impl FnOnce(Tx) -> F + Send + 'static) -> Result<T>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T>> + Send + 'static,
-    {
-        self.run(Lane::Watch, BEGIN_READ, DEADLINE, work).await
-    }
-
-    /// Runs `work` in a transaction on the engine's own runtime. It goes on when its caller is dropped.
-    async fn run<T, F>(
-        &self,
-        lane: Lane,
-        begin: &'static str,
-        deadline: Duration,
-        work: impl FnOnce(Tx) -> F + Send + 'static,
-    ) -> Result<T>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T>> + Send + 'static,
-    {
-        let inner = Arc::clone(&self.inner);
-        let call = async move {
-            let turn = tokio::time::timeout(TURN, inner.lanes[lane as usize].acquire()).await;
-            let Ok(Ok(_turn)) = turn else {
-                return Err(StoreError::unavailable("the store has too much to do; try again"));
-            };
-            let connection = connect::take(&inner.pool).await?;
-            transact(Tx(Arc::new(connection)), begin, deadline, work).await
-        };
-        let ended = tasks::spawn_on(&self.inner.runtime, "store call", call).await;
-        ended.unwrap_or_else(|_| Err(StoreError::unavailable("the store's thread dropped the call")))
-    }
-}
-
-async fn transact<T, F>(tx: Tx, begin: &str, deadline: Duration, work: impl FnOnce(Tx) -> F) -> Result<T>
-where
-    F: Future<Output = Result<T>>,
-{
-    let whole = async {
-        tx.batch(begin).await?;
-        let out = work(tx.clone()).await?;
-        tx.batch("COMMIT").await?;
-        Ok(out)
-    };
-    let done = tokio::time::timeout(deadline, whole).await;
-    let refused = match done {
-        Ok(Ok(out)) => return Ok(out),
-        Ok(Err(error)) => error,
-        Err(_) => {
-            tx.discard();
-            return Err(StoreError::unavailable(format!(
-                "the database did not answer within {} s",
-                deadline.as_secs()
-            )));
-        }
-    };
-    let undone = tokio::time::timeout(ROLLBACK, tx.batch("ROLLBACK")).await;
-    if !matches!(undone, Ok(Ok(()))) {
-        tx.discard();
-    }
-    Err(refused)
 }
 
 impl Tx {
@@ -244,13 +153,6 @@ impl Tx {
     async fn next_seq(&self) -> Result<i64> {
         let sql = "UPDATE meta SET change_seq = change_seq + 1 RETURNING change_seq";
         Ok(self.one(sql, &[]).await?.try_get(0)?)
-    }
-
-    /// Closes the connection instead of giving it back: nobody knows what it would say next.
-    fn discard(self) {
-        if let Some(connection) = Arc::into_inner(self.0) {
-            drop(connect::Connection::take(connection));
-        }
     }
 }
 

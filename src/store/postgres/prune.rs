@@ -2,6 +2,7 @@
 //!
 //! One instance does it at a time (an advisory lock); the others find nothing to do.
 
+use super::call::BULK;
 use super::migrate::PARTITION_LOCK;
 use super::usage::{DAY_MS, partition};
 use super::values::{params, whole};
@@ -21,7 +22,7 @@ impl Postgres {
         let today = whole(Clock::unix_ms()) / DAY_MS;
         self.partitions(&(today..today + AHEAD).collect()).await?;
         let (pruned, dropped) = self
-            .write(move |tx| async move {
+            .run(BULK, move |tx| async move {
                 let lock = tx.one("SELECT pg_try_advisory_xact_lock($1)", params![PARTITION_LOCK]).await?;
                 if lock.try_get::<_, bool>(0)? {
                     tx.prune(whole(before_ms), whole(max_bytes), today).await

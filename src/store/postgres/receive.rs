@@ -1,9 +1,10 @@
 //! Taking a whole store in: migrate, check that nothing is there, write everything, in one transaction.
 
+use super::call::transact;
 use super::migrate::WHOLE;
 use super::usage::DAY_MS;
 use super::values::typed;
-use super::{Param, Postgres, Tx, connect, transact};
+use super::{Param, Postgres, Tx, connect};
 use crate::base::{Secret, tasks};
 use crate::store::error::{Result, StoreError};
 use crate::store::transfer::{Adopt, Counters, Kind, Moved, Part, Piece, TABLES, TIME_COLUMN};

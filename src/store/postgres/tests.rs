@@ -1,11 +1,13 @@
 //! Deadlines, TLS in every mode, and a server that goes and comes back.
 
+use super::call::{Manner, QUERY, WRITE};
 use super::*;
 use crate::store::test_server::{self, Server};
 use crate::store::tests::{key, shared_config};
 use crate::store::{Engine, Store, StoreConfig, StoreErrorKind};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::net::TcpListener;
+use std::time::Duration;
 
 fn engine(store: &Store) -> &Postgres {
     match &store.engine {
@@ -19,7 +21,7 @@ async fn no_call_waits_for_ever() {
     let store = Store::open(&shared_config(test_server::database())).unwrap();
     let engine = engine(&store);
     let begin = "BEGIN; SET LOCAL statement_timeout = 0";
-    let slow = engine.run(Lane::Write, begin, Duration::from_millis(100), |tx| async move {
+    let slow = engine.run(Manner { begin, work: Duration::from_millis(100), ..WRITE }, |tx| async move {
         tx.rows("SELECT pg_sleep(60)", &[]).await.map(drop)
     });
     assert_eq!(slow.await.unwrap_err().kind, StoreErrorKind::Unavailable);
@@ -27,7 +29,7 @@ async fn no_call_waits_for_ever() {
     store.create_key(key("k")).await.unwrap();
     assert!(engine.inner.pool.status().size <= size.max(1), "its connection was closed, not given back");
     // The server's own timeout ends a statement, and the connection lives on.
-    let refused = engine.run(Lane::Query, "BEGIN; SET LOCAL statement_timeout = 50", DEADLINE, |tx| async move {
+    let refused = engine.run(Manner { begin: "BEGIN; SET LOCAL statement_timeout = 50", ..QUERY }, |tx| async move {
         tx.rows("SELECT pg_sleep(60)", &[]).await.map(drop)
     });
     assert!(refused.await.unwrap_err().message.contains("57014"));
@@ -96,7 +98,7 @@ async fn every_sslmode_means_what_libpq_means_by_it() {
         ("localhost", format!("sslmode=verify-full{}", roots("ours")), true),
     ] {
         let store = open(host, &query).unwrap_or_else(|e| panic!("{query}: {e}"));
-        let ssl = engine(&store).query(|tx| async move {
+        let ssl = engine(&store).run(QUERY, |tx| async move {
             let row = tx.one("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", &[]).await?;
             Ok(row.try_get::<_, bool>(0)?)
         });

@@ -3,22 +3,27 @@
 //! Many instances append at once. Rows go first (nobody else's), totals last and in one order everywhere: so their locks
 //! are short and no two instances wait for each other in a circle.
 
+use super::call::{BULK, SURVEY};
 use super::error::no_partition;
 use super::migrate::PARTITION_LOCK;
-use super::values::{fit, params, whole};
-use super::{Postgres, Tx};
-use crate::base::{AccountId, Clock, KeyId};
-use crate::state::usage::{Counts, Tokens, Total};
+use super::values::{fit, params, typed, whole};
+use super::{Param, Postgres, Tx};
+use crate::base::{Clock, KeyId};
+use crate::state::usage::{Counts, Total};
+use crate::store::columns;
 use crate::store::decode::{MAX_TEXT, cut, size};
 use crate::store::error::Result;
 use crate::store::query::stored_epoch;
 use crate::store::rows::{LoggedRow, UsageBatch};
+use crate::store::usage::{SUMS, Sums};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use tokio_postgres::Row;
 
 /// Milliseconds of a day: one partition.
 pub(super) const DAY_MS: i64 = 86_400_000;
+
+/// Span, key, account and model of a total.
+type Place = (i64, i64, i64, String);
 
 impl Postgres {
     /// Stores `batch`; how many log rows are new. Nothing happens for a batch number that is stored already.
@@ -26,12 +31,12 @@ impl Postgres {
         let days: BTreeSet<i64> = batch.rows.iter().map(|row| whole(row.time_ms) / DAY_MS).collect();
         self.partitions(&days).await?;
         let again = Arc::clone(&batch);
-        match self.write(|tx| async move { tx.append(&batch).await }).await {
+        match self.run(BULK, |tx| async move { tx.append(&batch).await }).await {
             Err(e) if no_partition(&e) => {
                 // Another instance's retention dropped what we believed to be there.
                 self.inner.days.lock().clear();
                 self.partitions(&days).await?;
-                self.write(|tx| async move { tx.append(&again).await }).await
+                self.run(BULK, |tx| async move { tx.append(&again).await }).await
             }
             done => done,
         }
@@ -47,15 +52,15 @@ impl Postgres {
             return Ok(());
         }
         let made = missing.clone();
-        self.write(|tx| async move { tx.partitions(&missing).await }).await?;
+        self.run(BULK, |tx| async move { tx.partitions(&missing).await }).await?;
         self.inner.days.lock().extend(made);
         Ok(())
     }
 
     /// What keys have spent; of those only that spent anything since, when a minute is given.
     pub(crate) async fn spent(&self, since_minute: Option<u32>) -> Result<Vec<(KeyId, i64)>> {
-        self.query(move |tx| async move {
-            let sums = "SELECT key_id, CAST(SUM(cost_nanos) AS BIGINT) FROM usage_days";
+        self.run(SURVEY, move |tx| async move {
+            let sums = "SELECT key_id, CAST(SUM(cost_nanos) AS BIGINT) FROM usage_key_days";
             let rows = match since_minute {
                 Some(minute) => {
                     let recent = "WHERE key_id IN (SELECT key_id FROM usage WHERE minute >= $1)
@@ -71,40 +76,12 @@ impl Postgres {
 
     /// All totals, oldest first.
     pub(crate) async fn usage_totals(&self) -> Result<Vec<Total>> {
-        self.query(|tx| async move {
-            let sql = "SELECT minute, key_id, account_id, model, requests, errors, prompt, completion, cache_read,
-                       cache_write, reasoning, cost_nanos FROM usage ORDER BY minute, key_id, account_id, model";
-            let read = |row: &Row| {
-                let count = |at| row.try_get::<_, i64>(at).map(i64::cast_unsigned);
-                Ok(Total {
-                    minute: count(0)? as u32,
-                    key: KeyId(count(1)?),
-                    account: AccountId(count(2)?),
-                    model: row.try_get::<_, String>(3)?.into(),
-                    counts: counts(row, 4)?,
-                })
-            };
-            tx.rows(sql, &[]).await?.iter().map(read).collect()
+        self.run(SURVEY, |tx| async move {
+            let sql = format!("SELECT {} FROM usage ORDER BY minute, key_id, account_id, model", columns::TOTAL);
+            tx.rows(&sql, &[]).await?.iter().map(columns::total).collect()
         })
         .await
     }
-}
-
-/// The eight sums from column `at` on.
-pub(super) fn counts(row: &Row, at: usize) -> Result<Counts> {
-    let count = |n| row.try_get::<_, i64>(at + n).map(i64::cast_unsigned);
-    Ok(Counts {
-        requests: count(0)?,
-        errors: count(1)?,
-        tokens: Tokens {
-            prompt: count(2)?,
-            completion: count(3)?,
-            cache_read: count(4)?,
-            cache_write: count(5)?,
-            reasoning: count(6)?,
-        },
-        cost_nanos: row.try_get(at + 7)?,
-    })
 }
 
 impl Tx {
@@ -129,8 +106,9 @@ impl Tx {
             }
         }
         if !batch.totals.is_empty() {
-            self.add("usage", "minute", &batch.totals, |total| total.minute).await?;
-            self.add("usage_days", "day", &batch.totals, |total| total.minute / 1_440).await?;
+            for sums in &SUMS {
+                self.add(sums, &batch.totals).await?;
+            }
         }
         Ok(new)
     }
@@ -166,47 +144,43 @@ impl Tx {
     }
 
     /// Adds to totals, the same ones of the batch merged first: one statement may touch a row only once.
-    async fn add(&self, table: &str, span: &str, totals: &[Total], at: fn(&Total) -> u32) -> Result<()> {
-        let mut merged: BTreeMap<(u32, i64, i64, String), Counts> = BTreeMap::new();
+    async fn add(&self, sums: &Sums, totals: &[Total]) -> Result<()> {
+        let mut merged: BTreeMap<Place, Counts> = BTreeMap::new();
         for total in totals {
-            let (key, account) = (total.key.0.cast_signed(), total.account.0.cast_signed());
-            let model = fit(cut(&total.model, MAX_TEXT));
-            merged.entry((at(total), key, account, model)).or_default().add(&total.counts);
+            let key = if sums.by_key { total.key.0.cast_signed() } else { 0 };
+            let (account, model) = if sums.by_target {
+                (total.account.0.cast_signed(), fit(cut(&total.model, MAX_TEXT)))
+            } else {
+                (0, String::new())
+            };
+            merged.entry((sums.at(total.minute).into(), key, account, model)).or_default().add(&total.counts);
         }
-        let places: Vec<_> = merged.keys().collect();
-        let spans: Vec<i64> = places.iter().map(|(span, ..)| i64::from(*span)).collect();
-        let keys: Vec<i64> = places.iter().map(|(_, key, ..)| *key).collect();
-        let accounts: Vec<i64> = places.iter().map(|(_, _, account, _)| *account).collect();
-        let models: Vec<String> = places.iter().map(|(.., model)| model.clone()).collect();
-        let sums = |pick: fn(&Counts) -> u64| merged.values().map(|counts| whole(pick(counts))).collect::<Vec<i64>>();
-        let costs: Vec<i64> = merged.values().map(|counts| counts.cost_nanos).collect();
-        self.execute(
-            &format!(
-                "INSERT INTO {table} AS old ({span}, key_id, account_id, model, requests, errors, prompt, completion,
-                 cache_read, cache_write, reasoning, cost_nanos)
-                 SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-                 ON CONFLICT ({span}, key_id, account_id, model) DO UPDATE SET
-                 requests = old.requests + excluded.requests, errors = old.errors + excluded.errors,
-                 prompt = old.prompt + excluded.prompt, completion = old.completion + excluded.completion,
-                 cache_read = old.cache_read + excluded.cache_read, cache_write = old.cache_write + excluded.cache_write,
-                 reasoning = old.reasoning + excluded.reasoning, cost_nanos = old.cost_nanos + excluded.cost_nanos"
-            ),
-            params![
-                spans,
-                keys,
-                accounts,
-                models,
-                sums(|c| c.requests),
-                sums(|c| c.errors),
-                sums(|c| c.tokens.prompt),
-                sums(|c| c.tokens.completion),
-                sums(|c| c.tokens.cache_read),
-                sums(|c| c.tokens.cache_write),
-                sums(|c| c.tokens.reasoning),
-                costs
-            ],
-        )
-        .await?;
+        let ints = |pick: &dyn Fn((&Place, &Counts)) -> i64| merged.iter().map(pick).collect::<Vec<i64>>();
+        let spans = ints(&|((span, ..), _)| *span);
+        let keys = ints(&|((_, key, ..), _)| *key);
+        let accounts = ints(&|((_, _, account, _), _)| *account);
+        let models: Vec<String> = merged.keys().map(|(.., model)| model.clone()).collect();
+        let counts = [
+            ints(&|(_, c)| whole(c.requests)),
+            ints(&|(_, c)| whole(c.errors)),
+            ints(&|(_, c)| whole(c.tokens.prompt)),
+            ints(&|(_, c)| whole(c.tokens.completion)),
+            ints(&|(_, c)| whole(c.tokens.cache_read)),
+            ints(&|(_, c)| whole(c.tokens.cache_write)),
+            ints(&|(_, c)| whole(c.tokens.reasoning)),
+            ints(&|(_, c)| c.cost_nanos),
+        ];
+        let mut values: Vec<Param<'_>> = vec![typed(&spans)];
+        if sums.by_key {
+            values.push(typed(&keys));
+        }
+        if sums.by_target {
+            values.extend([typed(&accounts), typed(&models)]);
+        }
+        values.extend(counts.iter().map(typed));
+        let places: Vec<_> = (1..=values.len()).map(|n| format!("${n}")).collect();
+        let rows = format!("SELECT * FROM unnest({})", places.join(", "));
+        self.execute(&sums.upsert(&rows), &values).await?;
         Ok(())
     }
 

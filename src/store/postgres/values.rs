@@ -1,5 +1,8 @@
 //! Values with the types they go as. Text is made fit first: PostgreSQL takes no zero byte, and a client can send one.
 
+use crate::store::columns::Columns;
+use crate::store::error::Result;
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 /// A value that knows its type.
@@ -37,4 +40,34 @@ pub(super) fn fit(text: &str) -> String {
 /// A count that fits a signed number.
 pub(super) fn whole(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+impl Columns for Row {
+    fn int(&self, at: usize) -> Result<i64> {
+        Ok(self.try_get(at)?)
+    }
+
+    fn some_int(&self, at: usize) -> Result<Option<i64>> {
+        Ok(self.try_get(at)?)
+    }
+
+    fn text(&self, at: usize) -> Result<String> {
+        Ok(self.try_get(at)?)
+    }
+
+    fn some_text(&self, at: usize) -> Result<Option<String>> {
+        Ok(self.try_get(at)?)
+    }
+
+    fn bytes(&self, at: usize) -> Result<Vec<u8>> {
+        Ok(self.try_get(at)?)
+    }
+
+    fn some_bytes(&self, at: usize) -> Result<Option<Vec<u8>>> {
+        Ok(self.try_get(at)?)
+    }
+
+    fn flag(&self, at: usize) -> Result<bool> {
+        Ok(self.try_get(at)?)
+    }
 }

@@ -128,7 +128,7 @@ impl Conn {
             }
             ready!(Pin::new(&mut self.io).poll_write(cx, own))?
         } else {
-            let mut slices = [IoSlice::new(&[]); 1 + crate::upstream::call::Pieces::MOST];
+            let mut slices = [IoSlice::new(&[]); 1 + crate::base::Pieces::MOST];
             slices[0] = IoSlice::new(own);
             for (n, (slot, piece)) in slices[1..].iter_mut().zip(pieces).enumerate() {
                 *slot = IoSlice::new(&piece[if n == 0 { offset } else { 0 }..]);

@@ -7,7 +7,8 @@ use super::body::Started;
 use super::conn::{Conn, SMALL};
 use super::head::{self, Announce, Finder, Head};
 use crate::base::Clock;
-use crate::upstream::call::{Call, CallBody, CallError, CallErrorKind as Kind, Deadline, Pieces};
+use crate::base::Pieces;
+use crate::upstream::call::{Call, CallBody, CallError, CallErrorKind as Kind, Deadline};
 use bytes::{Buf, Bytes};
 use std::future::poll_fn;
 use std::io;
@@ -64,7 +65,7 @@ pub(in crate::upstream) async fn exchange(conn: &mut Conn, call: &mut Call<'_>) 
         pieces.as_slice().iter().for_each(|piece| conn.output.extend_from_slice(piece));
         next = Pieces::MOST;
     }
-    conn.alarm.set(Clock::now() + call.first_byte);
+    conn.alarm.set(call.asked + call.first_byte);
     let mut exchange = Exchange {
         conn,
         call,

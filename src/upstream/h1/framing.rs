@@ -107,6 +107,9 @@ impl Chunked {
                 pos += take;
                 let left = left - take as u64;
                 self.at = if left == 0 { At::DataCr } else { At::Data { left } };
+            } else if let Some((value, used)) = plain(self.at, &raw[pos..]) {
+                self.at = At::Data { left: value };
+                pos += used;
             } else {
                 self.at = self.step(raw[pos])?;
                 pos += 1;
@@ -176,6 +179,28 @@ impl Chunked {
 
 impl At {
     const NEXT: Self = Self::Size { value: 0, digits: 0 };
+}
+
+/// What nearly all framing between two chunks is, read at a glance: the last one's CRLF, a size of at most seven digits
+/// that is not 0, CRLF. `None` for everything else, errors too: [`Chunked::step`] knows.
+fn plain(at: At, raw: &[u8]) -> Option<(u64, usize)> {
+    let from = match at {
+        At::NEXT => 0,
+        At::DataCr if raw.starts_with(b"\r\n") => 2,
+        _ => return None,
+    };
+    let mut value = 0;
+    for (at, byte) in raw[from..].iter().enumerate().take(8) {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            b'A'..=b'F' => byte - b'A' + 10,
+            b'\r' if value > 0 && raw.get(from + at + 1) == Some(&b'\n') => return Some((value, from + at + 2)),
+            _ => return None,
+        };
+        value = value << 4 | u64::from(digit);
+    }
+    None
 }
 
 /// A byte that may stand in a header's value: no control character but tab.

@@ -8,6 +8,7 @@ mod secure;
 mod upload;
 
 use super::*;
+use crate::state::catalog::BaseUrl;
 use http::{Method, StatusCode};
 use std::future::poll_fn;
 use std::sync::LazyLock;
@@ -76,6 +77,7 @@ fn call(base: &BaseUrl, body: CallBody) -> Call<'_> {
         path: "/chat",
         headers: &NoHeaders,
         body,
+        asked: Clock::now(),
         first_byte: Duration::from_secs(60),
         idle: Duration::from_secs(30),
     }

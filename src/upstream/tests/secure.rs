@@ -1,6 +1,7 @@
 //! TLS with certificates made here, and HTTP/2 with and without it.
 
 use super::*;
+use crate::base::Pieces;
 use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};

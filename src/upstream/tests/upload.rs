@@ -1,6 +1,7 @@
 //! Request bodies: large, streamed, refused half-way.
 
 use super::*;
+use crate::base::Pieces;
 use http_body_util::{BodyExt, channel::Channel};
 use std::pin::Pin;
 
@@ -21,7 +22,7 @@ async fn large_bodies_go_out_in_pieces() {
 #[tokio::test]
 async fn an_early_refusal_is_the_answer() {
     let rig = Rig::new().await;
-    let body = CallBody::Pieces((0..8).map(|_| Bytes::from(vec![0; 4_000_000])).collect());
+    let body = CallBody::Pieces((0..4).map(|_| Bytes::from(vec![0; 8_000_000])).collect());
     let (reply, ()) = tokio::join!(rig.client.call(rig.call(body)), async {
         let mut peer = rig.accept().await;
         let mut some = [0; 1000];

@@ -1,7 +1,7 @@
 //! A gateway in this process, on a free port, with a data directory of its own that ends with it.
 
 use super::provider::Provider;
-use super::redis::RedisServer;
+use super::shared::HasUrl;
 use merido::app::Gateway;
 use merido::base::Secret;
 use merido::config::{AccessLog, RouteSpec, Settings};
@@ -64,8 +64,8 @@ impl Setup {
     }
 
     /// Shares what it knows through `server`. Two with one server and one directory are one deployment.
-    pub fn redis(mut self, server: &RedisServer) -> Self {
-        self.settings.redis_url = Some(Secret::new(server.url()));
+    pub fn redis(mut self, server: &impl HasUrl) -> Self {
+        self.settings.redis_url = Some(Secret::new(server.redis_url()));
         "t".clone_into(&mut self.settings.redis_prefix);
         self
     }

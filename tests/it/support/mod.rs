@@ -2,13 +2,16 @@
 
 pub mod client;
 pub mod cut;
+pub mod deaf;
 pub mod dialects;
 pub mod gateway;
+pub mod load;
 pub mod postgres;
 pub mod process;
 pub mod provider;
 pub mod redis;
 pub mod redis_cluster;
+pub mod shared;
 pub mod slow_proxy;
 pub mod tls;
 

@@ -26,6 +26,13 @@ pub struct Server {
     options: Vec<String>,
     port: u16,
     running: Option<(Child, ChildStdin)>,
+    frozen: bool,
+}
+
+/// A PgBouncer in front of a server, in transaction mode; stops when dropped.
+pub struct Pooler {
+    dir: PathBuf,
+    running: Option<(Child, ChildStdin)>,
 }
 
 /// The server that all tests of this process share; each takes a database of its own.
@@ -80,7 +87,7 @@ impl Server {
         }
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let server = Self { dir, bin: programs(), account, options, port: 5432, running: None };
+        let server = Self { dir, bin: programs(), account, options, port: 5432, running: None, frozen: false };
         let mut initdb = server.program("initdb");
         initdb.args(["-A", "trust", "-U", "merido", "--no-sync", "--locale=C", "-E", "UTF8", "-D"]);
         let made = initdb.arg(server.data()).output().unwrap();
@@ -101,12 +108,9 @@ impl Server {
     /// Starts it (again), and waits until it takes connections.
     pub fn resume(&mut self) {
         assert!(self.running.is_none(), "it runs");
-        let mut shell = Command::new("/bin/sh");
-        self.unprivileged(&mut shell);
-        // `cat` ends when we do. QUIT: at once, without so much as a goodbye to its clients.
-        let script = "postgres=$1; shift; \"$postgres\" \"$@\" >>log 2>&1 </dev/null & pid=$!; \
-                      cat >/dev/null; kill -QUIT $pid 2>/dev/null; wait $pid";
-        shell.args(["-c", script, "sh"]).arg(self.bin.join("postgres")).arg("-D").arg(self.data());
+        // QUIT: at once, without so much as a goodbye to its clients.
+        let mut shell = self.leashed(&self.bin.join("postgres"), "QUIT", "log");
+        shell.arg("-D").arg(self.data());
         // Without `fsync` the machine may lose what was committed, but never the server: it is killed in tests.
         for option in ["fsync=off", "full_page_writes=off", "max_connections=300"] {
             shell.args(["-c", option]);
@@ -118,14 +122,74 @@ impl Server {
         for option in &self.options {
             shell.args(["-c", option]);
         }
-        let mut child = shell.current_dir(self.dir()).stdin(Stdio::piped()).spawn().unwrap();
-        let stdin = child.stdin.take().unwrap();
-        self.running = Some((child, stdin));
+        self.running = Some(unleash(&mut shell));
         let start = Instant::now();
         while self.try_sql("postgres", "SELECT 1").is_err() {
             assert!(start.elapsed() < Duration::from_secs(60), "PostgreSQL does not start: {}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Freezes all of it: connections stay open, nothing answers.
+    pub fn freeze(&mut self) {
+        self.frozen = true;
+        self.signal("STOP");
+    }
+
+    /// Ends the freeze.
+    pub fn thaw(&mut self) {
+        if std::mem::take(&mut self.frozen) {
+            self.signal("CONT");
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let written = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
+        let first = written.lines().next().unwrap().trim().to_owned();
+        let children = std::fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap();
+        // The first first: it makes no new ones while the others are told.
+        for id in std::iter::once(&*first).chain(children.split_whitespace()) {
+            // One that has just ended needs no signal.
+            let _ = Command::new("kill").args(["-s", name, id]).stderr(Stdio::null()).status();
+        }
+    }
+
+    /// A PgBouncer in transaction mode in front of it.
+    pub fn pooler(&self) -> Pooler {
+        let dir = self.dir().join("pooler");
+        std::fs::create_dir(&dir).unwrap();
+        if let Some((uid, gid)) = self.account {
+            std::os::unix::fs::chown(&dir, Some(uid), Some(gid)).unwrap();
+        }
+        let text = format!(
+            "[databases]\n* = host={} port={} user=merido\n[pgbouncer]\nlisten_addr =\nlisten_port = 6432\n\
+             unix_socket_dir = {}\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 8\n\
+             max_client_conn = 500\n",
+            self.dir().display(),
+            self.port,
+            dir.display()
+        );
+        let file = dir.join("pgbouncer.ini");
+        std::fs::write(&file, text).unwrap();
+        let mut shell = self.leashed(&pgbouncer(), "TERM", "pooler.log");
+        let pooler = Pooler { running: Some(unleash(shell.arg(file))), dir };
+        let start = Instant::now();
+        while run_sql(&pooler.url("postgres"), "SELECT 1").is_err() {
+            let log = std::fs::read_to_string(self.dir().join("pooler.log")).unwrap_or_default();
+            assert!(start.elapsed() < Duration::from_secs(30), "PgBouncer does not start: {log}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        pooler
+    }
+
+    /// A program that ends, by that signal, when we let go of the shell's input.
+    fn leashed(&self, program: &Path, signal: &str, log: &str) -> Command {
+        let mut shell = Command::new("/bin/sh");
+        self.unprivileged(&mut shell);
+        let script = "program=$1; signal=$2; log=$3; shift 3; \"$program\" \"$@\" >>\"$log\" 2>&1 </dev/null & \
+                      pid=$!; cat >/dev/null; kill -s \"$signal\" $pid 2>/dev/null; wait $pid";
+        shell.args(["-c", script, "sh"]).arg(program).args([signal, log]).current_dir(self.dir());
+        shell
     }
 
     /// Kills it: connections break, its socket is gone, its files stay.
@@ -180,8 +244,40 @@ impl Server {
     }
 }
 
+impl Pooler {
+    /// The URL of a database by way of it.
+    pub fn url(&self, database: &str) -> String {
+        let dir = self.dir.display().to_string().replace('/', "%2F");
+        format!("postgres://merido@{dir}:6432/{database}")
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        if let Some((mut child, stdin)) = self.running.take() {
+            drop(stdin);
+            let _ = child.wait();
+        }
+    }
+}
+
+fn unleash(shell: &mut Command) -> (Child, ChildStdin) {
+    let mut child = shell.stdin(Stdio::piped()).spawn().unwrap();
+    let stdin = child.stdin.take().unwrap();
+    (child, stdin)
+}
+
+fn pgbouncer() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
+    let found = places.map(|dir| dir.join("pgbouncer")).find(|program| program.exists());
+    found.expect("these tests start PgBouncer: install it (Debian: pgbouncer)")
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
+        // What is frozen takes no signal to end.
+        self.thaw();
         if let Some((mut child, mut stdin)) = self.running.take() {
             let _ = stdin.flush();
             drop(stdin);

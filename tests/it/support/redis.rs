@@ -73,6 +73,61 @@ impl RedisServer {
         }
     }
 
+    /// Kills it once what it has is on disk, and starts it again slowly: it loads, a moment a key, and answers LOADING until
+    /// [`Self::load_fast`].
+    #[track_caller]
+    pub fn restart_loading(&mut self) {
+        self.words(&["EVAL", "for i = 1, 20000 do redis.call('SET', 'filler' .. i, i) end", "0"]);
+        assert!(self.command("SAVE").starts_with("+OK"));
+        self.kill();
+        // 20 s, looking up from it every few keys.
+        let slow = ["--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"];
+        self.extra.extend(slow.map(str::to_owned));
+        self.revive();
+        self.extra.truncate(self.extra.len() - slow.len());
+        assert!(self.command("GET filler1").starts_with("-LOADING"));
+    }
+
+    /// Ends a slow start.
+    #[track_caller]
+    pub fn load_fast(&self) {
+        self.command("CONFIG SET key-load-delay 0");
+        let until = Instant::now() + Duration::from_secs(20);
+        while self.command("GET filler1").starts_with("-LOADING") {
+            assert!(Instant::now() < until, "it does not end loading");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::fs::remove_file(self.dir.path().join("dump.rdb")).unwrap();
+    }
+
+    /// Makes saving fail, and writing with it (MISCONF).
+    #[track_caller]
+    pub fn break_saving(&self) {
+        // A directory stands where the file should be.
+        std::fs::create_dir(self.dir.path().join("dump.rdb")).unwrap();
+        self.words(&["CONFIG", "SET", "save", "3600 1"]);
+        self.saves("err");
+        assert!(self.command("SET filler 1").starts_with("-MISCONF"));
+    }
+
+    /// Lets it save again.
+    #[track_caller]
+    pub fn mend_saving(&self) {
+        std::fs::remove_dir(self.dir.path().join("dump.rdb")).unwrap();
+        self.saves("ok");
+        self.words(&["CONFIG", "SET", "save", ""]);
+    }
+
+    #[track_caller]
+    fn saves(&self, status: &str) {
+        let until = Instant::now() + Duration::from_secs(20);
+        self.command("BGSAVE");
+        while !self.command("INFO persistence").contains(&format!("rdb_last_bgsave_status:{status}")) {
+            assert!(Instant::now() < until, "no background save ends with {status}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Freezes it: connections stay open, nothing answers.
     pub fn freeze(&self) {
         self.signal("STOP");
@@ -89,14 +144,23 @@ impl RedisServer {
         self.try_command(line).unwrap_or_else(|e| panic!("{line}: {e}"))
     }
 
+    /// The same; its words may hold spaces.
+    #[track_caller]
+    pub fn words(&self, words: &[&str]) -> String {
+        self.try_words(words).unwrap_or_else(|e| panic!("{words:?}: {e}"))
+    }
+
     fn try_command(&self, line: &str) -> std::io::Result<String> {
+        self.try_words(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    fn try_words(&self, words: &[&str]) -> std::io::Result<String> {
         let mut socket = TcpStream::connect_timeout(&self.addr, Duration::from_secs(5))?;
         socket.set_read_timeout(Some(Duration::from_secs(5)))?;
         let mut packed = String::new();
         let password = self.extra.iter().skip_while(|word| *word != "--requirepass").nth(1);
-        let login = password.map(|password| format!("AUTH {password}"));
-        for line in login.iter().map(|login| &**login).chain([line]) {
-            let words: Vec<&str> = line.split_whitespace().collect();
+        let login = password.map(|password| ["AUTH", password]);
+        for words in login.iter().map(|login| &login[..]).chain([words]) {
             let _ = write!(packed, "*{}\r\n", words.len());
             for word in words {
                 let _ = write!(packed, "${}\r\n{word}\r\n", word.len());

@@ -55,12 +55,17 @@ impl RedisCluster {
     pub fn end_move(&self, keys: &[&str], from: usize, to: usize) {
         let (slot, to_id) = (self.slot(keys[0]), self.id(to));
         for key in keys {
-            let port = self.nodes[to].addr().port();
-            self.nodes[from].command(&format!("MIGRATE 127.0.0.1 {port} {key} 0 5000"));
+            self.send(key, from, to);
         }
         for node in [to, from] {
             self.ok(node, &format!("CLUSTER SETSLOT {slot} NODE {to_id}"));
         }
+    }
+
+    /// Carries over a key whose slot moves; its slot stays where it is.
+    pub fn send(&self, key: &str, from: usize, to: usize) {
+        let port = self.nodes[to].addr().port();
+        self.nodes[from].command(&format!("MIGRATE 127.0.0.1 {port} {key} 0 5000"));
     }
 
     /// Waits until all nodes agree that all is well.

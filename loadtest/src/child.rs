@@ -1,4 +1,4 @@
-//! A program the comparison started: its output kept, its start awaited, its end ours.
+//! A program the harness started: its output kept, its start awaited, its end ours.
 //!
 //! Must never end a process it did not start. Dropping a child ends it: first TERM, and KILL when it has not gone after
 //! five seconds. A program that does not start says which, why, and the last lines it wrote.
@@ -18,9 +18,10 @@ pub(crate) struct Child {
     name: String,
     process: Process,
     log: PathBuf,
+    patience: Duration,
 }
 
-/// How long a program may take until it answers.
+/// How long a program may take until it answers, unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 impl Child {
@@ -35,7 +36,13 @@ impl Child {
             .stderr(errors)
             .spawn()
             .map_err(|error| format!("{name} did not start: {}: {error}", command.get_program().display()))?;
-        Ok(Self { name: name.to_owned(), process, log })
+        Ok(Self { name: name.to_owned(), process, log, patience: PATIENCE })
+    }
+
+    /// For programs that are slow to start.
+    pub(crate) fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -57,8 +64,8 @@ impl Child {
             if let Ok(Some(status)) = self.process.try_wait() {
                 return Err(format!("{} ended ({status}) before {what}\n{}", self.name, self.tail()));
             }
-            if clock::now() - begun > PATIENCE {
-                return Err(format!("{}: no {what} within {PATIENCE:?}\n{}", self.name, self.tail()));
+            if clock::now() - begun > self.patience {
+                return Err(format!("{}: no {what} within {:?}\n{}", self.name, self.patience, self.tail()));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -70,17 +77,35 @@ impl Child {
     }
 }
 
-impl Drop for Child {
-    fn drop(&mut self) {
+impl Child {
+    /// Asks it to end and waits as long as its patience; whether it did. A tool under which a program runs (strace) is not
+    /// asked, but the program: the tool ends with it.
+    pub(crate) fn end(&mut self) -> bool {
+        self.term(crate::procfs::innermost(self.process.id()), self.patience)
+    }
+
+    fn term(&mut self, pid: u32, patience: Duration) -> bool {
+        if !matches!(self.process.try_wait(), Ok(None)) {
+            return true;
+        }
         // No signal can be sent without a shell or unsafe code; the shell's own `kill` is everywhere.
-        let term = format!("kill -TERM {}", self.process.id());
+        let term = format!("kill -TERM {pid}");
         let _ = Command::new("sh").args(["-c", &term]).stdin(Stdio::null()).stderr(Stdio::null()).status();
         let begun = clock::now();
-        while clock::now() - begun < Duration::from_secs(5) {
+        while clock::now() - begun < patience {
             if !matches!(self.process.try_wait(), Ok(None)) {
-                return;
+                return true;
             }
             std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.term(self.process.id(), Duration::from_secs(5)) {
+            return;
         }
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -130,10 +155,19 @@ pub(crate) fn status(port: u16, path: &str) -> Option<u16> {
 
 /// Status and body of `GET path` on a loopback port.
 pub(crate) fn get(port: u16, path: &str) -> Option<(u16, String)> {
+    ask(port, path, "")
+}
+
+/// The same with a key.
+pub(crate) fn get_as(port: u16, path: &str, key: &str) -> Option<(u16, String)> {
+    ask(port, path, &format!("authorization: Bearer {key}\r\n"))
+}
+
+fn ask(port: u16, path: &str, more: &str) -> Option<(u16, String)> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n").ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{more}connection: close\r\n\r\n").ok()?;
     let mut reply = String::new();
     stream.read_to_string(&mut reply).ok()?;
     let status = reply.split(' ').nth(1)?.parse().ok()?;

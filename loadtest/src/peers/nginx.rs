@@ -6,50 +6,20 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::child::{Child, free_port, status};
-use super::scenario::NginxTable;
+use super::{Peer, Site};
+use crate::child::{Child, free_port, status};
 
-/// Where nginx forwards to.
-#[derive(Debug, Clone)]
-pub(crate) struct Upstream<'a> {
-    pub(crate) port: u16,
-    /// Authority to trust; `None` is plain HTTP.
-    pub(crate) ca: Option<&'a Path>,
-}
-
-/// A running nginx.
-#[derive(Debug)]
-pub(crate) struct Nginx {
-    pub(crate) child: Child,
-    pub(crate) port: u16,
-}
-
-impl Nginx {
-    pub(crate) fn start(
-        binary: &Path,
-        upstream: &Upstream<'_>,
-        table: &NginxTable,
-        cores: usize,
-        dir: &Path,
-    ) -> Result<Self, String> {
-        let dir = dir.join("nginx");
-        std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-        let port = free_port()?;
-        let file = dir.join("nginx.conf");
-        let text = config(port, upstream, table, cores, &dir, is_root());
-        std::fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
-        let mut command = Command::new(binary);
-        command.arg("-p").arg(&dir).arg("-c").arg(&file).arg("-e").arg(dir.join("error.log"));
-        let mut child = Child::start("nginx", &mut command, &dir)?;
-        child.wait("answer on its port", |_| status(port, "/__mock/stats").filter(|status| *status == 200))?;
-        Ok(Self { child, port })
-    }
-}
-
-/// The first line `nginx -v` prints.
-pub(crate) fn version(binary: &Path) -> String {
-    let said = Command::new(binary).arg("-v").output();
-    said.map_or_else(|_| "nginx (absent)".to_owned(), |said| String::from_utf8_lossy(&said.stderr).trim().to_owned())
+pub(super) fn start(binary: &Path, site: &Site<'_>) -> Result<Peer, String> {
+    let dir = site.room("nginx")?;
+    let port = free_port()?;
+    let file = dir.join("nginx.conf");
+    let text = config(port, site, &dir, is_root());
+    std::fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+    let mut command = Command::new(binary);
+    command.arg("-p").arg(&dir).arg("-c").arg(&file).arg("-e").arg(dir.join("error.log"));
+    let mut child = Child::start("nginx", &mut command, &dir)?;
+    child.wait("answer on its port", |_| status(port, "/__mock/stats").filter(|status| *status == 200))?;
+    Ok(Peer::plain("nginx", super::version(binary, &["-v"]), port, child))
 }
 
 fn is_root() -> bool {
@@ -57,7 +27,8 @@ fn is_root() -> bool {
     status.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(1) == Some("0"))
 }
 
-fn config(port: u16, upstream: &Upstream<'_>, table: &NginxTable, cores: usize, dir: &Path, root: bool) -> String {
+fn config(port: u16, site: &Site<'_>, dir: &Path, root: bool) -> String {
+    let Site { upstream, nginx: table, cores, open_files, .. } = site;
     let dir = dir.display();
     let user = if root { "user root; # so that workers may use this directory\n" } else { "" };
     let (scheme, tls) = match upstream.ca {
@@ -80,10 +51,12 @@ daemon off; # in the foreground, so that its pid is the one we started
 pid {dir}/nginx.pid;
 error_log {dir}/error.log warn;
 events {{
-    worker_connections 8192;
+    worker_connections {open_files}; # two for each stream
 }}
 http {{
     access_log off;
+    client_max_body_size 0;
+    client_body_buffer_size 1m; # a large prompt stays in memory, as in the others, and sees no file
     client_body_temp_path {dir}/body;
     proxy_temp_path {dir}/proxy;
     fastcgi_temp_path {dir}/fastcgi;
@@ -112,12 +85,19 @@ http {{
 
 #[cfg(test)]
 mod tests {
+    use super::super::Upstream;
     use super::*;
+    use crate::scenario::NginxTable;
+
+    fn text(ca: Option<&Path>, buffering: bool, reuseport: bool) -> String {
+        let (dir, table) = (Path::new("/d"), NginxTable { buffering, reuseport });
+        let site = Site { upstream: Upstream { port: 4321, ca }, cores: 2, dir, nginx: &table, open_files: 9000 };
+        config(1234, &site, dir, ca.is_some())
+    }
 
     #[test]
     fn the_config_says_what_was_asked() {
-        let upstream = Upstream { port: 4321, ca: None };
-        let text = config(1234, &upstream, &NginxTable { buffering: true, reuseport: true }, 2, Path::new("/d"), false);
+        let text = text(None, true, true);
         for line in [
             "worker_processes 2;",
             "listen 127.0.0.1:1234 reuseport",
@@ -133,9 +113,7 @@ mod tests {
 
     #[test]
     fn a_tls_upstream_is_verified() {
-        let upstream = Upstream { port: 4321, ca: Some(Path::new("/d/ca.pem")) };
-        let text =
-            config(1234, &upstream, &NginxTable { buffering: false, reuseport: false }, 2, Path::new("/d"), true);
+        let text = text(Some(Path::new("/d/ca.pem")), false, false);
         for line in [
             "user root;",
             "listen 127.0.0.1:1234 backlog",
