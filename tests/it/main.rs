@@ -46,3 +46,4 @@ mod smoke;
 mod support;
 mod traces;
 mod translate;
+mod usage_exact;
