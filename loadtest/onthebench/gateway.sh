@@ -26,7 +26,7 @@ _merido() {
   local name
   (
     for name in $(compgen -e | grep -E '^MERIDO_|_API_KEY$|^(DATABASE|REDIS)_URL$'); do
-      [ "$name" = MERIDO_BIN ] || [ "$name" = MERIDO_SRC ] || unset "$name"
+      unset "$name" # MERIDO_BIN, too: merido refuses settings it does not know
     done
     export MERIDO_DATA_DIR="$GW_DIR/data" MERIDO_HOST=127.0.0.1 MERIDO_PORT="$GW_PORT" MERIDO_REQUIRE_API_KEY=true
     "$@"

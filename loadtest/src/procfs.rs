@@ -56,6 +56,11 @@ impl Units {
         Self { ticks: getconf("CLK_TCK", 100.0), page: getconf("PAGESIZE", 4096.0) }
     }
 
+    /// One process and its descendants.
+    pub(crate) fn sample(&self, root: u32) -> Result<Sample, String> {
+        self.sample_all(&[root])
+    }
+
     /// Adds up some processes and their descendants. An error when one of the former is gone.
     pub(crate) fn sample_all(&self, roots: &[u32]) -> Result<Sample, String> {
         let mut sample = Sample::default();

@@ -76,7 +76,7 @@ impl Turns<'_> {
 
     fn measure(&self, peer: &Peer, load: &Load, title: &str) -> Result<Measured, String> {
         let redis = || match &peer.redis {
-            Some(redis) => Ok(Some((redis.commands()?, self.units.sample_all(&[redis.pid()])?.cpu_seconds))),
+            Some(redis) => Ok(Some((redis.commands()?, self.units.sample(redis.pid())?.cpu_seconds))),
             None => Ok::<_, String>(None),
         };
         let before = redis()?;
