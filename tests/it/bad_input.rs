@@ -110,15 +110,21 @@ fn a_model_that_nobody_serves() {
 }
 
 #[test]
-fn a_model_behind_another_dialect_says_so() {
+fn what_another_dialect_can_not_say_is_refused_before_anybody_is_asked() {
     let (provider, gateway) = quiet();
-    let body = br#"{"model":"anthropic/claude-x","messages":[]}"#;
-    let answer = post(gateway.addr, "/v1/chat/completions", "", body);
-    let message = refused_for(Dialect::OpenAi, &answer, 400, Some("model"));
+    let said = r#""messages":[{"role":"user","content":"hi"}]"#;
+    let body = format!(r#"{{"model":"anthropic/claude-x",{said},"n":2}}"#);
+    refused_for(Dialect::OpenAi, &post(gateway.addr, "/v1/chat/completions", "", body.as_bytes()), 400, Some("n"));
+    let body = br#"{"model":"anthropic/claude-x","prompt":"hi"}"#;
+    let message = refused_for(Dialect::OpenAi, &post(gateway.addr, "/v1/completions", "", body), 400, Some("model"));
     assert!(message.contains("anthropic/claude-x") && message.contains("openai"), "{message}");
-    let answer = post(gateway.addr, "/v1/messages", "", br#"{"model":"openai/gpt-4o-mini","messages":[]}"#);
-    refused(Dialect::Anthropic, &answer, 400);
-    refused(Dialect::Gemini, &post(gateway.addr, "/v1beta/models/openai/m:generateContent", "", b"{}"), 400);
+    let body = format!(r#"{{"model":"openai/gpt-4o-mini","max_tokens":9,{said},"container":"c"}}"#);
+    let message = refused(Dialect::Anthropic, &post(gateway.addr, "/v1/messages", "", body.as_bytes()), 400);
+    assert!(message.contains("container"), "{message}");
+    let body = br#"{"contents":[{"parts":[{"text":"hi"}]}],"cachedContent":"cachedContents/x"}"#;
+    let path = "/v1beta/models/openai/m:generateContent";
+    let message = refused(Dialect::Gemini, &post(gateway.addr, path, "", body), 400);
+    assert!(message.contains("cachedContent"), "{message}");
     assert_eq!(provider.calls(), 0);
 }
 
