@@ -28,16 +28,17 @@ impl RedisServer {
 
     /// The same, with more of its own arguments (`--requirepass x`, …).
     pub fn with(extra: &[&str]) -> Self {
-        let extra: Vec<String> = extra.iter().map(|&one| one.to_owned()).collect();
         // Another process may take the port between our look and its start: then the next one is tried.
-        for _ in 0..20 {
-            let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-            let mut server = Self { addr, dir: tempfile::tempdir().unwrap(), extra: extra.clone(), child: None };
-            if server.spawn() {
-                return server;
-            }
-        }
-        panic!("no Redis would start: is redis-server installed?");
+        let found = (0..20).find_map(|_| Self::try_with(extra));
+        found.unwrap_or_else(|| panic!("no Redis would start: is redis-server installed?"))
+    }
+
+    /// One try of it.
+    pub fn try_with(extra: &[&str]) -> Option<Self> {
+        let extra = extra.iter().map(|&one| one.to_owned()).collect();
+        let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut server = Self { addr, dir: tempfile::tempdir().unwrap(), extra, child: None };
+        server.spawn().then_some(server)
     }
 
     /// Where it listens.

@@ -110,10 +110,15 @@ impl RedisCluster {
     }
 }
 
-/// A node and its bus port. That is not the usual one (10,000 above), which may not exist.
+/// A node and its bus port. That is not the usual one (10,000 above), which may not exist; another process may take it
+/// between our look and the node's start.
 fn node() -> (RedisServer, u16) {
-    let bus = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let extra = ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-node-timeout", "2000"];
-    let more = ["--cluster-require-full-coverage", "no", "--cluster-port", &bus.to_string()];
-    (RedisServer::with(&[&extra[..], &more[..]].concat()), bus)
+    let started = (0..20).find_map(|_| {
+        let bus = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let extra =
+            ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-node-timeout", "2000"];
+        let more = ["--cluster-require-full-coverage", "no", "--cluster-port", &bus.to_string()];
+        Some((RedisServer::try_with(&[&extra[..], &more[..]].concat())?, bus))
+    });
+    started.unwrap_or_else(|| panic!("no node of a Redis Cluster would start"))
 }
