@@ -23,7 +23,7 @@ fn row(model: &Arc<str>) -> LogRow {
         attempts: 1,
         timeline: None,
         tokens: Tokens::default(),
-        cost_nanos: 0,
+        cost_nanos: Some(0),
         latency_ms: 1,
         first_byte_ms: None,
         overhead_us: 1,

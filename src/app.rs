@@ -86,8 +86,10 @@ pub enum Order {
 /// `merido start`: runs until a signal ends it.
 pub fn run(settings: Settings) -> Result<(), String> {
     telemetry::init(&settings.log, settings.log_format.unwrap_or_else(LogFormat::by_terminal));
+    let scheme = if settings.tls_cert.is_some() { "https" } else { "http" };
     let gateway = Gateway::start(settings)?;
-    tracing::info!(address = %gateway.addr, version = env!("CARGO_PKG_VERSION"), "serving");
+    let dashboard = format!("{scheme}://{}/", gateway.addr);
+    tracing::info!(address = %gateway.addr, dashboard, version = env!("CARGO_PKG_VERSION"), "serving");
     gateway.wait();
     Ok(())
 }

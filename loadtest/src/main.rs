@@ -7,6 +7,7 @@ mod chaos;
 mod child;
 mod clock;
 mod compare;
+mod desk;
 mod generate;
 mod guard;
 mod live;
@@ -41,6 +42,8 @@ enum Command {
     Peers(peers::install::Options),
     /// Two merido and a Redis to which everything happens, under load: failures, waits and how soon it is noticed.
     Chaos(chaos::Options),
+    /// What dashboards cost: requests, processor time and memory with and without many of them watching.
+    Desk(desk::Options),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Guard(options) => guard::run(&options),
         Command::Peers(options) => peers::install::run(&options),
         Command::Chaos(options) => chaos::run(&options),
+        Command::Desk(options) => desk::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,8 +5,7 @@
 use super::Admin;
 use super::asked::{Answer, Asked, refused, tag, wrong};
 use super::fields::Given;
-use super::when::rfc3339;
-use crate::base::{AccountId, Dialect, Error, ErrorKind, Secret};
+use crate::base::{AccountId, Clock, Dialect, Error, ErrorKind, Secret};
 use crate::state::catalog::{Account, Catalog};
 use crate::store::rows::{AccountInfo, CustomProvider, NewAccount, auth_from_name, auth_name, usual_auth};
 use crate::store::validate::{DEMO, ENV_LABEL};
@@ -226,7 +225,7 @@ fn stored_shown(info: &AccountInfo, catalog: &Catalog) -> Value {
         "dialect": live.map(|account| account.provider.dialect.name()),
         "effective_base_url": live.map(|account| written(&account.base)),
         "running": running(catalog, info.id),
-        "created_at": rfc3339(info.created_ms),
+        "created_at": Clock::rfc3339(info.created_ms),
     })
 }
 

@@ -6,7 +6,6 @@ use super::Admin;
 use super::asked::{Answer, Asked, Note, refused, wrong};
 use super::gate::Operator;
 use super::query::Query;
-use super::when::rfc3339;
 use crate::base::metrics::METRICS;
 use crate::base::{Clock, Error};
 use crate::store::audit::{AuditEntry, AuditRow};
@@ -58,7 +57,7 @@ fn shown(row: &AuditRow) -> Value {
     let entry = &row.entry;
     json!({
         "id": row.seq,
-        "time": rfc3339(entry.time_ms),
+        "time": Clock::rfc3339(entry.time_ms),
         "actor": { "kind": entry.actor, "id": entry.actor_id, "name": entry.actor_name },
         "action": entry.action,
         "target": entry.target,

@@ -1,7 +1,6 @@
 //! `/api/cooldowns`: who rests, until when and why; and an operator's word that ends a rest.
 
 use super::asked::Answer;
-use super::when;
 use crate::base::{AccountId, Clock, Error, ErrorKind, ModelId, Now};
 use crate::state::catalog::{Account, Catalog, Directory};
 use crate::state::delta::Delta;
@@ -96,7 +95,7 @@ fn row<'a>(account: &'a Account, resting: &Resting, now: Now, unix_ms: u64) -> R
         model: resting.model.map(|id| model_name(account, id).unwrap_or("?")),
         reason: reason(resting.reason),
         level: resting.level,
-        until: when::rfc3339(until_unix_ms),
+        until: Clock::rfc3339(until_unix_ms),
         until_unix_ms,
         remaining_ms,
     }

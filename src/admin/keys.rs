@@ -4,7 +4,6 @@ use super::Admin;
 use super::asked::{Answer, Asked, refused, tag, wrong};
 use super::fields::{Dollars, Fields, Given};
 use super::query::Query;
-use super::when::rfc3339;
 use crate::base::{Clock, Error, KeyId};
 use crate::store::rows::{CreatedKey, KeyInfo, KeySpec};
 use serde_json::{Map, Value, json};
@@ -88,7 +87,7 @@ impl Admin {
     fn key_shown(&self, info: &KeyInfo) -> Value {
         let mut shown = limits(info);
         shown.insert("id".to_owned(), info.id.to_string().into());
-        shown.insert("created_at".to_owned(), rfc3339(info.created_ms).into());
+        shown.insert("created_at".to_owned(), Clock::rfc3339(info.created_ms).into());
         // Only what has a budget is counted against one; all else is in `/api/usage`.
         let spent = info.spec.budget_nanos.map(|_| dollars(self.budgets.spent(info.id)));
         shown.insert("spent_usd".to_owned(), spent.into());
@@ -154,7 +153,7 @@ fn limits(info: &KeyInfo) -> Map<String, Value> {
         ("max_parallel", json!(spec.max_parallel)),
         ("models", json!(spec.models)),
         ("budget_usd", json!(spec.budget_nanos.map(dollars))),
-        ("expires_at", json!(spec.expires_ms.map(rfc3339))),
+        ("expires_at", json!(spec.expires_ms.map(Clock::rfc3339))),
     ];
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! The memory's own types are not serializable; this is their outside.
 
-use super::when::rfc3339;
+use crate::base::Clock;
 use crate::state::bus::{DoneView, View};
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ pub(super) fn write(out: &mut Vec<u8>, event: &View<'_>) {
         request_id: event.request.to_string(),
         client_request_id: event.client_request_id,
         instance: event.instance,
-        time: rfc3339(event.unix_ms),
+        time: Clock::rfc3339(event.unix_ms),
         key_id: event.key.map(|(id, _)| id.to_string()),
         key_name: event.key.map(|(_, name)| name),
         dialect: event.dialect,

@@ -6,10 +6,10 @@
 use super::asked::{Answer, Asked, Note};
 use super::door::Door;
 use super::gate::{COOKIE_NAME, Gate, Who, same_origin};
+use super::input;
 use super::session::{LASTS_MS, Session};
-use super::{input, when};
 use crate::base::metrics::METRICS;
-use crate::base::{Error, ErrorKind, Secret, tasks};
+use crate::base::{Clock, Error, ErrorKind, Secret, tasks};
 use crate::config::Settings;
 use crate::server::body::{self, Body, Incoming};
 use crate::server::peer::Peer;
@@ -96,7 +96,7 @@ impl Login {
             return Err(Error::internal("the session could not be made"));
         };
         METRICS.logins_ok.inc();
-        let expires_at = when::rfc3339(session.expires_ms);
+        let expires_at = Clock::rfc3339(session.expires_ms);
         let answer = json!({ "token": token.reveal(), "expires_at": expires_at });
         let mut response = body::json(StatusCode::OK, &answer);
         self.put_cookie(&mut response, headers, token.reveal(), LASTS_MS / 1000);

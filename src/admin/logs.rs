@@ -4,7 +4,7 @@ use super::Admin;
 use super::asked::{Answer, Asked, refused, wrong};
 use super::keys::dollars;
 use super::query::Query;
-use super::when::{self, rfc3339};
+use super::when;
 use crate::base::{Clock, Error, ErrorKind, KeyId, RequestId};
 use crate::state::usage::Tokens;
 use crate::store::query::{LogCursor, LogFilter};
@@ -59,7 +59,7 @@ fn shown(row: &LoggedRow) -> Value {
     json!({
         "request_id": row.id.to_string(),
         "client_request_id": row.client_request_id,
-        "time": rfc3339(row.time_ms),
+        "time": Clock::rfc3339(row.time_ms),
         "key_id": row.key.as_ref().map(|(id, _)| id.to_string()),
         "key_name": row.key.as_ref().map(|(_, name)| name),
         "dialect": row.dialect,
@@ -74,7 +74,7 @@ fn shown(row: &LoggedRow) -> Value {
         "cache": row.cache,
         "attempts": row.attempts,
         "tokens": tokens(&row.tokens),
-        "cost_usd": dollars(row.cost_nanos),
+        "cost_usd": (row.cost_nanos >= 0).then(|| dollars(row.cost_nanos)),
         "latency_ms": row.latency_ms,
         "first_byte_ms": row.first_byte_ms,
         "overhead_us": row.overhead_us,

@@ -85,6 +85,8 @@ pub struct Admin {
     writes: tokio::sync::Mutex<()>,
     live: LiveBus,
     instance: Arc<str>,
+    /// The data plane refuses who brings no key.
+    key_required: bool,
     drain: Drain,
 }
 
@@ -126,6 +128,7 @@ impl Admin {
             repeat_key: parts.store.data_key().sub_key("repeats").map_err(|e| internal(e.to_string()))?,
             builtin: providers::builtin().map_err(internal)?,
             routes: parts.settings.routes.clone(),
+            key_required: parts.settings.keys_required(),
             store: parts.store,
             budgets: parts.budgets,
             outbox: parts.outbox,

@@ -3,7 +3,6 @@
 use super::Admin;
 use super::asked::{Answer, Asked};
 use super::gate::Who;
-use super::when::rfc3339;
 use crate::base::{Clock, Now};
 use crate::state::catalog::{Catalog, Model, Price};
 use serde_json::{Value, json};
@@ -24,8 +23,9 @@ impl Admin {
             "id": id,
             "name": name,
             "scope": operator.scope.name(),
-            "expires_at": expires.map(rfc3339),
+            "expires_at": expires.map(Clock::rfc3339),
             "password_set": self.gate.has_password(),
+            "key_required": self.key_required,
             "instance": &*self.instance,
             "version": env!("CARGO_PKG_VERSION"),
         }))
@@ -64,7 +64,7 @@ impl Admin {
     pub(super) fn cluster(&self) -> Answer {
         let (now, unix_ms) = (Clock::now(), Clock::unix_ms());
         let view = self.peers.view();
-        let ago = |at: Now| rfc3339(unix_ms.saturating_sub(millis(now.since(at))));
+        let ago = |at: Now| Clock::rfc3339(unix_ms.saturating_sub(millis(now.since(at))));
         let mut instances = vec![json!({
             "id": &*self.instance,
             "self": true,
@@ -79,7 +79,7 @@ impl Admin {
                 "id": super::instance_name(peer.epoch),
                 "self": false,
                 "version": peer.version,
-                "started_at": rfc3339(peer.started_ms),
+                "started_at": Clock::rfc3339(peer.started_ms),
                 "catalog_version": peer.catalog_version,
                 "catalog": digest(peer.catalog_digest),
                 "last_seen_ms": millis(now.since(peer.last_seen)),

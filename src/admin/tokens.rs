@@ -3,7 +3,6 @@
 use super::Admin;
 use super::asked::{Answer, Asked, refused, wrong};
 use super::gate::Operator;
-use super::when::rfc3339;
 use crate::base::{Clock, Error, ErrorKind, TokenId};
 use crate::store::rows::{Scope, TokenRow};
 use serde_json::{Value, json};
@@ -36,7 +35,7 @@ impl Admin {
         self.gate.forget().await?;
         let mut answer = shown(&row);
         answer["token"] = plain.reveal().into();
-        let detail = json!({ "name": name, "scope": scope.name(), "expires_at": expires_ms.map(rfc3339) });
+        let detail = json!({ "name": name, "scope": scope.name(), "expires_at": expires_ms.map(Clock::rfc3339) });
         Ok(Answer::created(&answer).noting("token.create", row.id, detail))
     }
 
@@ -62,7 +61,7 @@ fn shown(row: &TokenRow) -> Value {
         "id": row.id.to_string(),
         "name": row.name,
         "scope": row.scope.name(),
-        "created_at": rfc3339(row.created_ms),
-        "expires_at": row.expires_ms.map(rfc3339),
+        "created_at": Clock::rfc3339(row.created_ms),
+        "expires_at": row.expires_ms.map(Clock::rfc3339),
     })
 }

@@ -2,7 +2,9 @@
 //!
 //! They hold no data and need no session; whatever they show they ask `/api/` for. A page may run and load only what lies
 //! here (its policy says so to the browser), so that a text from a provider or a caller can never become a script. The
-//! browser keeps a file and asks by its tag whether it is still the one: a new version is there with the next reload.
+//! browser asks by its tag whether the page is still the one; the page names its parts below `/ui/` and the version, and
+//! these are kept for good. Where another version's page asks, while instances are replaced one by one, it gets ours, to be
+//! kept by nobody: `boot.js` begins anew if that does not fit.
 
 use crate::server::body::Body;
 use bytes::Bytes;
@@ -24,9 +26,9 @@ macro_rules! files {
 /// Path below `/ui/` and bytes.
 const FILES: &[(&str, &[u8])] = files![
     "index.html",
+    "boot.js",
     "icon.svg",
     "caret.svg",
-    "theme.js",
     "css/base.css",
     "css/layout.css",
     "css/parts.css",
@@ -47,6 +49,7 @@ const FILES: &[(&str, &[u8])] = files![
     "pages/accounts.js",
     "pages/audit.js",
     "pages/cluster.js",
+    "pages/connect.js",
     "pages/keys.js",
     "pages/live-list.js",
     "pages/live.js",
@@ -59,38 +62,62 @@ const FILES: &[(&str, &[u8])] = files![
     "pages/settings.js",
     "pages/sortable.js",
     "pages/usage.js",
+    "pages/welcome.js",
 ];
 
 /// A file as it goes out.
 struct Served {
     path: &'static str,
-    bytes: &'static [u8],
+    bytes: Bytes,
     kind: &'static str,
     tag: HeaderValue,
 }
 
+/// Digits of a version in a path.
+const DIGITS: usize = 16;
+
+/// What all files say together: a path with it in it means the same bytes for ever.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let mut hasher = blake3::Hasher::new();
+    for (path, bytes) in FILES {
+        hasher.update(&(path.len() as u64).to_le_bytes()).update(path.as_bytes());
+        hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+    }
+    hasher.finalize().to_hex()[..DIGITS].to_owned()
+});
+
 static SERVED: LazyLock<Vec<Served>> = LazyLock::new(|| {
-    let serve =
-        |&(path, bytes): &(&'static str, &'static [u8])| Served { path, bytes, kind: kind(path), tag: tag(bytes) };
+    let serve = |&(path, bytes): &(&'static str, &'static [u8])| {
+        let bytes = match std::str::from_utf8(bytes) {
+            Ok(page) if path == "index.html" => page.replace("\"/ui/", &format!("\"/ui/{}/", *VERSION)).into(),
+            _ => Bytes::from_static(bytes),
+        };
+        Served { path, kind: kind(path), tag: tag(&bytes), bytes }
+    };
     FILES.iter().map(serve).collect()
 });
 
 /// The file at that path of the URL, or that the browser has it already. `None`: there is none.
 pub(super) fn file(path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
     let name = if path == "/" { "index.html" } else { path.strip_prefix("/ui/")? };
+    let (name, keep) = match name.split_at_checked(DIGITS).and_then(|(v, rest)| Some((v, rest.strip_prefix('/')?))) {
+        Some((version, rest)) if version == *VERSION => (rest, "public, max-age=31536000, immutable"),
+        Some((version, rest)) if version.bytes().all(|b| b.is_ascii_hexdigit()) => (rest, "no-store"),
+        _ => (name, "no-cache"),
+    };
     let served = SERVED.iter().find(|served| served.path == name)?;
     let mut response = if has(headers, &served.tag) {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        Response::new(Body::full(Bytes::from_static(served.bytes)))
+        Response::new(Body::full(served.bytes.clone()))
     };
     let out = response.headers_mut();
     for (name, value) in [
         (CONTENT_TYPE, served.kind),
         (CONTENT_SECURITY_POLICY, POLICY),
-        (CACHE_CONTROL, "no-cache"),
+        (CACHE_CONTROL, keep),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (X_FRAME_OPTIONS, "DENY"),
         (REFERRER_POLICY, "no-referrer"),

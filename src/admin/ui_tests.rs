@@ -133,7 +133,29 @@ fn a_file_comes_with_its_policy_type_and_tag_and_is_sent_once() {
         assert_eq!(second.status(), StatusCode::NOT_MODIFIED);
         assert!(second.body().as_full().is_none() && second.headers().contains_key(ETAG));
     }
-    for path in ["/ui", "/ui/", "/ui/../mod.rs", "/ui/nothing.js", "/index.html", "/favicon.ico", "", "/ui//app.js"] {
+    // By its version a part is kept for good; what another version's page asks for is ours, and kept by nobody.
+    let page = file("/", &none).unwrap();
+    let page = std::str::from_utf8(page.body().as_full().unwrap()).unwrap().to_owned();
+    let parts: Vec<&str> = page.split("\"/ui/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(parts.len() > 10 && parts.iter().all(|part| part.starts_with(&format!("{}/", *VERSION))), "{parts:?}");
+    let kept = |path: &str| file(path, &none).unwrap().headers()["cache-control"].to_str().unwrap().to_owned();
+    assert_eq!(kept(&format!("/ui/{}", parts[0])), "public, max-age=31536000, immutable");
+    assert_eq!(kept("/ui/0123456789abcdef/app.js"), "no-store");
+    let same = file("/ui/0123456789abcdef/app.js", &none).unwrap();
+    assert_eq!(same.headers()["etag"], file("/ui/app.js", &none).unwrap().headers()["etag"]);
+    for path in [
+        "/ui/0123456789abcdef/",
+        "/ui/0123456789abcdef/nothing.js",
+        "/ui/0123456789abcdeg/app.js",
+        "/ui",
+        "/ui/",
+        "/ui/../mod.rs",
+        "/ui/nothing.js",
+        "/index.html",
+        "/favicon.ico",
+        "",
+        "/ui//app.js",
+    ] {
         assert!(file(path, &none).is_none(), "{path}");
     }
 }

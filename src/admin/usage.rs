@@ -5,7 +5,6 @@ use super::asked::{Answer, Asked, refused, wrong};
 use super::keys::dollars;
 use super::logs::{moment, tokens};
 use super::query::Query;
-use super::when::rfc3339;
 use crate::base::{Clock, Error};
 use crate::server::body::Body;
 use crate::state::usage::Counts;
@@ -41,8 +40,8 @@ impl Admin {
         }
         Ok(Answer::ok(&json!({
             "by": by.iter().map(|by| by.name()).collect::<Vec<_>>(),
-            "since": rfc3339(since),
-            "until": rfc3339(until),
+            "since": Clock::rfc3339(since),
+            "until": Clock::rfc3339(until),
             "usage": rows.iter().map(|row| shown(&by, row)).collect::<Vec<_>>(),
             "total": sums(&total),
             "complete": rows.len() < MAX_GROUPS,
@@ -89,7 +88,7 @@ fn columns(by: &[UsageBy], row: &UsageRow) -> Vec<(&'static str, Value)> {
                 out.push(("account_provider", json!(row.provider)));
             }
             UsageBy::Day => {
-                let day = row.day.map(|day| rfc3339(u64::from(day) * 86_400_000)[..10].to_owned());
+                let day = row.day.map(|day| Clock::rfc3339(u64::from(day) * 86_400_000)[..10].to_owned());
                 out.push(("day", json!(day)));
             }
         }

@@ -55,20 +55,23 @@ impl Clock {
 
     /// Unix milliseconds as RFC 3339, UTC, with milliseconds: `2026-02-28T23:59:59.999Z`.
     pub fn rfc3339(unix_ms: u64) -> String {
-        let (seconds, millis) = (unix_ms / 1000, unix_ms % 1000);
-        let (days, rest) = (seconds / 86_400, seconds % 86_400);
-        // Days to civil date (Howard Hinnant's algorithm): an era is 400 years of 146,097 days, a year begins in March.
-        let z = days + 719_468;
-        let (era, day_of_era) = (z / 146_097, z % 146_097);
-        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let shifted = (5 * day_of_year + 2) / 153;
-        let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-        let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-        let year = year_of_era + era * 400 + u64::from(month <= 2);
-        let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+        let [year, month, day] = civil(unix_ms / 86_400_000);
+        let (hour, minute, second) = (unix_ms / 3_600_000 % 24, unix_ms / 60_000 % 60, unix_ms / 1_000 % 60);
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", unix_ms % 1_000)
     }
+}
+
+/// Year, month and day of the month of so many days after 1970-01-01. Pure arithmetic (Howard Hinnant's algorithm):
+/// an era is 400 years of 146,097 days, and years begin in March, so that a leap day is the last of its year.
+pub const fn civil(days: u64) -> [u64; 3] {
+    let z = days + 719_468;
+    let (era, day_of_era) = (z / 146_097, z % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    [year_of_era + era * 400 + (month <= 2) as u64, month, day]
 }
 
 impl Now {
@@ -117,6 +120,19 @@ impl std::ops::Sub<Duration> for Now {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dates_are_right_across_leap_days_and_centuries() {
+        for (ms, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (1_709_251_199_999, "2024-02-29T23:59:59.999Z"),
+            (1_735_689_600_001, "2025-01-01T00:00:00.001Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(Clock::rfc3339(ms), text);
+        }
+    }
 
     #[test]
     fn time_moves_forward_and_differences_never_underflow() {

@@ -17,7 +17,7 @@ pub mod sync;
 pub mod tasks;
 pub mod telemetry;
 
-pub use clock::{Clock, Now};
+pub use clock::{Clock, Now, civil};
 pub use dialect::{Dialect, Endpoint};
 pub use error::{Error, ErrorKind, Fault};
 pub use ids::{AccountId, KeyId, ModelId, RequestId, Secret, TokenId, VirtualModelId};

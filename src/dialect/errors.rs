@@ -27,15 +27,57 @@ pub fn error_event(endpoint: Endpoint, e: &Error) -> Bytes {
             let data = json!({ "type": "error", "error": { "type": anthropic_type(e.kind), "message": e.message } });
             format!("event: error\ndata: {data}\n\n")
         }
-        (Dialect::OpenAi, Endpoint::Responses) => {
-            // The real API's own stream error. Its sequence number is not ours to know; clients do not check it.
-            let data = json!({ "type": "error", "sequence_number": 0, "code": e.kind.code(), "message": e.message, "param": e.param });
-            format!("event: error\ndata: {data}\n\n")
-        }
+        // The real API's own stream error. Its sequence number is not ours to know; clients do not check it.
+        (Dialect::OpenAi, Endpoint::Responses) => return numbered_error_event(e, 0),
         (Dialect::OpenAi, _) => format!("data: {}\n\n", json!({ "error": openai(e) })),
         (Dialect::Gemini, _) => format!("data: {}\n\n", json!({ "error": gemini(e) })),
     };
     Bytes::from(text)
+}
+
+/// The same for a stream of the Responses API, as its `number`-th event.
+pub fn numbered_error_event(e: &Error, number: u64) -> Bytes {
+    let data = json!({ "type": "error", "sequence_number": number, "code": e.kind.code(), "message": e.message, "param": e.param });
+    Bytes::from(format!("event: error\ndata: {data}\n\n"))
+}
+
+/// A provider's refusal with `status`, in another dialect than its own: its words, and the code where it had one that
+/// clients act on.
+pub fn translated_refusal(to: Dialect, status: u16, body: &[u8], request_id: &str) -> Vec<u8> {
+    let said: Value = serde_json::from_slice(body).unwrap_or_default();
+    // Google's OpenAI-compatible endpoint wraps its error in an array.
+    let said = said.as_array().and_then(|all| all.first()).unwrap_or(&said);
+    let error = &said["error"];
+    let words = [&error["message"], error, &said["message"], &said["detail"]];
+    let text = words.into_iter().find_map(Value::as_str).unwrap_or("the provider refused the request");
+    let lower = text.get(..512).unwrap_or(text).to_lowercase();
+    let too_long = error["code"] == "context_length_exceeded"
+        || ["prompt is too long", "maximum context length", "exceeds the maximum number of tokens"]
+            .iter()
+            .any(|words| lower.contains(words));
+    let kind = match status {
+        401 => ErrorKind::Unauthenticated,
+        403 => ErrorKind::Forbidden,
+        404 => ErrorKind::NotFound,
+        413 => ErrorKind::TooLarge,
+        429 => ErrorKind::RateLimited,
+        _ => ErrorKind::Malformed,
+    };
+    let mut e = Error::new(kind, text.to_owned());
+    if too_long && to == Dialect::Anthropic && !lower.contains("prompt is too long") {
+        // The words by which Anthropic's clients know it.
+        e.message = format!("prompt is too long: {text}").into();
+    }
+    let mut body: Value = serde_json::from_slice(&error_body(to, &e, request_id)).unwrap_or_default();
+    match to {
+        Dialect::OpenAi => {
+            let code = if too_long { Some("context_length_exceeded") } else { error["code"].as_str() };
+            body["error"]["code"] = code.into();
+        }
+        Dialect::Gemini => body["error"]["code"] = status.into(),
+        Dialect::Anthropic => {}
+    }
+    body.to_string().into_bytes()
 }
 
 fn openai(e: &Error) -> Value {

@@ -1,7 +1,7 @@
 //! Formats: the dialects clients and providers speak, read and written without a socket, a clock or a lock.
 //!
 //! The same-dialect path never parses a whole body: `peek` finds what the gateway needs, `usage` reads what the
-//! provider counted, and every other byte rides along. (Translation between dialects will live beside them.)
+//! provider counted, and every other byte rides along. `translate` is for callers and providers that differ.
 
 mod array;
 pub mod echo;
@@ -14,6 +14,7 @@ pub mod question;
 mod scan;
 pub mod splice;
 pub mod sse;
+pub mod translate;
 pub mod usage;
 
 pub use crate::base::{Dialect, Endpoint};

@@ -9,8 +9,11 @@ use super::relay::Relay;
 use super::settle::Ticket;
 use super::{intake, limit, replay};
 use crate::base::{Clock, Error};
+use crate::dialect::errors::translated_refusal;
 use crate::dialect::sse::StreamMeter;
-use crate::dialect::{Endpoint, echo, usage};
+use crate::dialect::translate::StreamTranslator;
+use crate::dialect::usage::{self, Usage};
+use crate::dialect::{Dialect, Endpoint, echo};
 use crate::server::Body;
 use crate::state::answer::Answer as Kept;
 use crate::upstream::Reply;
@@ -23,8 +26,12 @@ use std::sync::Arc;
 pub(super) enum Answer {
     /// A provider's good answer, to be relayed.
     Reply(Reply),
-    /// A provider's refusal, passed on as it is.
-    Refusal { status: StatusCode, headers: HeaderMap, body: Bytes },
+    /// A stream of another dialect than the client's, to be translated on its way.
+    Translated(Reply, Box<StreamTranslator>),
+    /// A whole answer that was translated, and what its provider counted.
+    Whole { status: StatusCode, headers: HeaderMap, body: Bytes, usage: Option<Usage> },
+    /// A provider's refusal, in the dialect it speaks; passed on as it is where that is the client's.
+    Refusal { status: StatusCode, headers: HeaderMap, body: Bytes, dialect: Dialect },
     /// The built-in demo's.
     Demo(echo::Reply),
     /// A similar question's, from memory.
@@ -36,7 +43,22 @@ impl Answer {
         let keep = ticket.keep.take();
         let response = match self {
             Self::Reply(reply) => relay(reply, ticket, drops_usage),
-            Self::Refusal { status, headers, body } => {
+            Self::Translated(reply, translator) => translated(reply, ticket, translator),
+            Self::Whole { status, headers, body, usage } => {
+                ticket.overhead += Clock::now().since(ticket.ours_since);
+                let mut response = head(status, headers, &ticket);
+                put_overhead(response.headers_mut(), &ticket);
+                ticket.done(status.as_u16(), usage, body.len() as u64 / 4);
+                *response.body_mut() = Body::full(body);
+                response
+            }
+            Self::Refusal { status, mut headers, mut body, dialect } => {
+                let own = ticket.endpoint.dialect();
+                if own != dialect {
+                    let id = request_id(&ticket);
+                    body = translated_refusal(own, status.as_u16(), &body, id.to_str().unwrap_or_default()).into();
+                    headers::translated(&mut headers, "application/json");
+                }
                 let mut response = head(status, headers, &ticket);
                 *response.body_mut() = Body::full(body);
                 ticket.failed(status.as_u16(), "upstream_refused");
@@ -67,15 +89,14 @@ fn relay(mut reply: Reply, mut ticket: Box<Ticket>, drops_usage: bool) -> Respon
         ticket.overhead += now.since(ticket.ours_since);
         ticket.ended = Some(now);
         let mut response = head(status, reply.headers, &ticket);
-        response.headers_mut().insert(ours::OVERHEAD.clone(), HeaderValue::from(ticket.overhead.as_micros() as u64));
+        put_overhead(response.headers_mut(), &ticket);
         ticket.done(status.as_u16(), usage, body.len() as u64 / 4);
         *response.body_mut() = Body::full(body);
         return response;
     }
     let mut response = head(status, reply.headers, &ticket);
     if !ticket.stream {
-        let micros = ticket.overhead.as_micros() as u64;
-        response.headers_mut().insert(ours::OVERHEAD.clone(), HeaderValue::from(micros));
+        put_overhead(response.headers_mut(), &ticket);
     }
     let status = status.as_u16();
     let array = ticket.endpoint == Endpoint::StreamGenerate && json;
@@ -89,6 +110,19 @@ fn relay(mut reply: Reply, mut ticket: Box<Ticket>, drops_usage: bool) -> Respon
     };
     *response.body_mut() = Body::stream(relay);
     response
+}
+
+/// The meter reads the provider's own bytes, the client gets the translator's.
+fn translated(reply: Reply, ticket: Box<Ticket>, translator: Box<StreamTranslator>) -> Response<Body> {
+    let mut response = head(reply.status, reply.headers, &ticket);
+    let meter = StreamMeter::new(ticket.asked_at, false);
+    let status = reply.status.as_u16();
+    *response.body_mut() = Body::stream(Relay::translated(reply.body, ticket, status, meter, translator));
+    response
+}
+
+fn put_overhead(headers: &mut HeaderMap, ticket: &Ticket) {
+    headers.insert(ours::OVERHEAD.clone(), HeaderValue::from(ticket.overhead.as_micros() as u64));
 }
 
 fn demo(reply: echo::Reply, ticket: Box<Ticket>) -> Response<Body> {

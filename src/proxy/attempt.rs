@@ -7,7 +7,7 @@ use super::answer::Answer;
 use super::headers::Outgoing;
 use super::multipart::Form;
 use super::settle::Ticket;
-use super::{Proxy, Question, demo, limit, trial};
+use super::{Proxy, Question, demo, foreign, limit, trial};
 use crate::base::metrics::METRICS;
 use crate::base::tasks::Phase;
 use crate::base::{AccountId, Clock, Error, ErrorKind, Now};
@@ -52,25 +52,39 @@ async fn ask(proxy: &Proxy, question: &Question, ticket: &mut Ticket) -> Result<
     loop {
         let (picked, trial, now) = trial::next(proxy, &plan, &mut tried).await;
         let refusal = picked.refusal(now);
-        let Pick::Go(target, _) = picked else { return failures.into_answer(refusal, ticket) };
+        let Pick::Go(target, _) = picked else { return failures.into_answer(refusal) };
         limit::hold_budget(proxy, ticket, &target).await?;
         if target.account().id == DEMO {
             ticket.begin(target);
             return demo::answer(question, ticket).map(Answer::Demo);
         }
-        if target.account().provider.dialect != dialect {
-            failures.foreign = true;
-            continue;
-        }
-        ticket.begin(target.clone());
-        let failed = match send(proxy, question, &target, ticket).await {
-            Ok(reply) if reply.status.is_success() => {
-                ticket.first_byte = Some(ticket.ours_since);
-                settle_success(proxy, &target, now, ticket.ours_since);
-                return Ok(Answer::Reply(reply));
+        let failed = if target.account().provider.dialect == dialect {
+            ticket.begin(target.clone());
+            match send(proxy, question, &target, ticket).await {
+                Ok(reply) if reply.status.is_success() => {
+                    ticket.first_byte = Some(ticket.ours_since);
+                    settle_success(proxy, &target, now, ticket.ours_since);
+                    return Ok(Answer::Reply(reply));
+                }
+                Ok(reply) => Failed::read(reply, &target).await,
+                Err(error) => Failed::Call(error),
             }
-            Ok(reply) => Failed::read(reply).await,
-            Err(error) => Failed::Call(error),
+        } else if question.endpoint == Endpoint::CountTokens {
+            return foreign::count(question);
+        } else {
+            // Rare, and large: its future must not make every request's larger.
+            match Box::pin(foreign::ask(proxy, question, &target, ticket)).await {
+                Ok(answer) => {
+                    ticket.first_byte = Some(ticket.ours_since);
+                    settle_success(proxy, &target, now, ticket.ours_since);
+                    return Ok(answer);
+                }
+                Err(foreign::Missed::Failed(failed)) => *failed,
+                Err(foreign::Missed::Unsaid(error)) => {
+                    failures.foreign = Some(Box::new(error));
+                    continue;
+                }
+            }
         };
         let verdict = failed.judge(proxy, &target, question.stream);
         settle_failure(proxy, &target, &verdict, now);
@@ -92,10 +106,11 @@ pub(super) async fn upload(proxy: &Proxy, parts: &Parts, form: Form, ticket: &mu
     let (mut tried, mut failures) = (Tried::default(), Failures::default());
     let (picked, trial, now) = trial::next(proxy, &plan, &mut tried).await;
     let refusal = picked.refusal(now);
-    let Pick::Go(target, _) = picked else { return failures.into_answer(refusal, ticket) };
+    let Pick::Go(target, _) = picked else { return failures.into_answer(refusal) };
     if target.account().provider.dialect != Dialect::OpenAi || target.account().id == DEMO {
-        failures.foreign = true;
-        return failures.into_answer(None, ticket);
+        let (model, name) = (&ticket.requested_model, ticket.endpoint.name());
+        let message = format!("`{model}` is served by a provider that has no counterpart of {name}.");
+        return Err(Error::malformed(message).param("model"));
     }
     limit::hold_budget(proxy, ticket, &target).await?;
     ticket.begin(target.clone());
@@ -107,7 +122,7 @@ pub(super) async fn upload(proxy: &Proxy, parts: &Parts, form: Form, ticket: &mu
             settle_success(proxy, &target, now, ticket.ours_since);
             return Ok(Answer::Reply(reply));
         }
-        Ok(reply) => Failed::read(reply).await,
+        Ok(reply) => Failed::read(reply, &target).await,
         Err(error) => Failed::Call(error),
     };
     let verdict = failed.judge(proxy, &target, false);
@@ -121,7 +136,7 @@ pub(super) async fn upload(proxy: &Proxy, parts: &Parts, form: Form, ticket: &mu
     // Not to send it again, but to say when its client may.
     let now = Clock::now();
     let refusal = pick(&plan, &mut tried, &mut proxy.dice.lock(), now).refusal(now);
-    failures.into_answer(refusal, ticket)
+    failures.into_answer(refusal)
 }
 
 fn plan(proxy: &Proxy, ticket: &Ticket) -> Result<Plan, Error> {
@@ -135,8 +150,8 @@ struct Failures {
     kept: Option<Box<(Failed, Verdict)>>,
     /// Those that answered with something to rest for: the shortest rest, and whether all were limits.
     rested: Option<(Duration, bool)>,
-    /// A target was passed over: it speaks another dialect.
-    foreign: bool,
+    /// A target was passed over: this can't be said in its dialect.
+    foreign: Option<Box<Error>>,
 }
 
 impl Failures {
@@ -151,7 +166,7 @@ impl Failures {
     }
 
     /// `refusal`: every target rests now.
-    fn into_answer(self, refusal: Option<Error>, ticket: &Ticket) -> Result<Answer, Error> {
+    fn into_answer(self, refusal: Option<Error>) -> Result<Answer, Error> {
         if let Some((failed, verdict)) = self.kept.map(|kept| *kept) {
             let when = refusal.and_then(|refusal| refusal.retry_after);
             return failed.into_answer(&verdict).map_err(|error| Error { retry_after: when, ..error });
@@ -163,11 +178,7 @@ impl Failures {
                 Error::new(ErrorKind::RateLimited, "The providers' limits are reached on every account asked.")
                     .retry_after(wait)
             }
-            (None, None) if self.foreign => {
-                let (model, name) = (&ticket.requested_model, ticket.endpoint.dialect().name());
-                let message = format!("`{model}` is not served by a provider that speaks {name}; use its own endpoint");
-                Error::malformed(message).param("model")
-            }
+            (None, None) if let Some(foreign) = self.foreign => *foreign,
             (None, _) => Error::new(ErrorKind::Unavailable, "no account can serve this model now"),
         })
     }
@@ -212,7 +223,8 @@ fn send<'a>(
     call(proxy, &question.parts, target, ticket, CallBody::Pieces(pieces), question.stream)
 }
 
-async fn call(
+/// Asks `target` at the endpoint that the ticket names.
+pub(super) async fn call(
     proxy: &Proxy,
     parts: &Parts,
     target: &Target,
@@ -222,8 +234,14 @@ async fn call(
 ) -> Result<Reply, CallError> {
     let account: &Account = target.account();
     let timeouts = &proxy.shared.settings.timeouts;
-    let path = path(ticket.endpoint, target.model.name(), parts);
-    let outgoing = Outgoing { client: &parts.headers, account, request_id: &ticket.shown_id, trace: ticket.trace };
+    let foreign = ticket.asked_at != ticket.endpoint;
+    let path = if foreign {
+        Cow::Owned(foreign::path(ticket.asked_at, target.model.name()))
+    } else {
+        path(ticket.endpoint, target.model.name(), parts)
+    };
+    let (client, request_id, trace) = (&parts.headers, &ticket.shown_id, ticket.trace);
+    let outgoing = Outgoing { client, account, request_id, trace, foreign };
     let asked = Clock::now();
     ticket.overhead += asked.since(ticket.ours_since);
     let mut call = Call {
@@ -266,7 +284,7 @@ fn path<'a>(endpoint: Endpoint, model: &str, parts: &'a Parts) -> Cow<'a, str> {
 }
 
 /// A model's name as a path: what could end the segment or the path is escaped.
-fn encode(name: &str) -> String {
+pub(super) fn encode(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     for byte in name.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~/:@".contains(&byte) {
@@ -281,13 +299,13 @@ fn encode(name: &str) -> String {
 
 /// An attempt that did not work.
 pub(super) enum Failed {
-    Refused { status: StatusCode, headers: HeaderMap, body: Bytes },
+    Refused { status: StatusCode, headers: HeaderMap, body: Bytes, dialect: Dialect },
     Call(CallError),
 }
 
 impl Failed {
     /// Reads a refusal's body, bounded in size and time.
-    pub(super) async fn read(mut reply: Reply) -> Self {
+    pub(super) async fn read(mut reply: Reply, target: &Target) -> Self {
         let mut body = BytesMut::new();
         let read = async {
             while body.len() < ERROR_BODY {
@@ -299,7 +317,8 @@ impl Failed {
         };
         // A provider that stalls within its own error has said enough with its status.
         let _ = tokio::time::timeout(ERROR_BODY_WAIT, read).await;
-        Self::Refused { status: reply.status, headers: reply.headers, body: body.freeze() }
+        let dialect = target.account().provider.dialect;
+        Self::Refused { status: reply.status, headers: reply.headers, body: body.freeze(), dialect }
     }
 
     pub(super) fn judge(&self, proxy: &Proxy, target: &Target, stream: bool) -> Verdict {
@@ -310,7 +329,7 @@ impl Failed {
             unix_ms: Clock::unix_ms(),
         };
         judge.judge(&match self {
-            Self::Refused { status, headers, body } => Failure::Answer { status: status.as_u16(), headers, body },
+            Self::Refused { status, headers, body, .. } => Failure::Answer { status: status.as_u16(), headers, body },
             Self::Call(error) => match error.kind {
                 CallErrorKind::Connect | CallErrorKind::Tls | CallErrorKind::Timeout(Deadline::Connect) => {
                     Failure::Connect
@@ -327,10 +346,10 @@ impl Failed {
     /// What the client gets of it. A refusal that speaks of our own account is ours to explain, not the client's.
     fn into_answer(self, verdict: &Verdict) -> Result<Answer, Error> {
         match (self, verdict.next) {
-            (Self::Refused { status, headers, body }, next) if verdict.relay || next == Next::Pass => {
+            (Self::Refused { status, headers, body, dialect }, next) if verdict.relay || next == Next::Pass => {
                 match status.as_u16() {
                     500.. => Err(failed(status)),
-                    _ => Ok(Answer::Refusal { status, headers, body }),
+                    _ => Ok(Answer::Refusal { status, headers, body, dialect }),
                 }
             }
             (Self::Refused { status, .. }, _) => Err(failed(status)),

@@ -104,7 +104,7 @@ async fn ask(
         http2: account.provider.http2,
         method: &Method::POST,
         path: Endpoint::Embeddings.upstream_path(),
-        headers: &Outgoing { client: &client, account, request_id: &request_id, trace: None },
+        headers: &Outgoing { client: &client, account, request_id: &request_id, trace: None, foreign: false },
         body: CallBody::Pieces(Pieces::from(body)),
         asked: Clock::now(),
         first_byte: timeouts.first_byte,
@@ -112,7 +112,7 @@ async fn ask(
     };
     let reply: Reply = proxy.client.call(call).await.map_err(Failed::Call)?;
     if !reply.status.is_success() {
-        return Err(Failed::read(reply).await);
+        return Err(Failed::read(reply, target).await);
     }
     let body = read(reply.body).await.map_err(Failed::Call)?;
     let embedded: Option<Embedded> = serde_json::from_slice(&body).ok();

@@ -3,7 +3,7 @@
 //! Both go by the lane of the request's core, which its number tells: `started` never overtakes `completed`. A request
 //! that reached no provider has no `started`.
 
-use super::settle::{Ticket, cost};
+use super::settle::Ticket;
 use crate::base::Clock;
 use crate::dialect::usage::Usage;
 use crate::routing::Target;
@@ -19,13 +19,12 @@ pub(super) fn started(ticket: &Ticket) {
 /// It is over.
 pub(super) fn completed(ticket: &Ticket, took: Duration, status: u16, usage: &Usage, error: Option<&'static str>) {
     ticket.shared.bus.emit_with(ticket.id.n as usize, || {
-        let price = ticket.target.as_ref().and_then(|target| target.model.known()?.price);
         let done = Done {
             status,
             cache: ticket.cache,
             attempts: u16::try_from(ticket.attempts).unwrap_or(u16::MAX),
             tokens: tokens(usage),
-            cost_nanos: price.map(|price| cost(&price, usage).max(0).cast_unsigned()),
+            cost_nanos: ticket.cost_nanos(usage).map(|nanos| nanos.max(0).cast_unsigned()),
             latency_micros: took.as_micros() as u64,
             first_byte_micros: ticket.first_byte.map(|first| first.micros_since(ticket.started)),
             overhead_micros: ticket.overhead.as_micros() as u64,

@@ -3,9 +3,13 @@
 //! Hop-by-hop headers and credentials never cross, in either direction; everything else does, untouched.
 
 use super::traces::Trace;
+use crate::dialect::Dialect;
 use crate::state::catalog::Account;
 use crate::upstream::Headers;
-use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+
+/// The version of Anthropic's API that `dialect/translate` writes and reads.
+const ANTHROPIC_VERSION: &[u8] = b"2023-06-01";
 
 /// What of the client's request goes to a provider.
 pub(super) struct Outgoing<'a> {
@@ -15,6 +19,8 @@ pub(super) struct Outgoing<'a> {
     pub(super) request_id: &'a HeaderValue,
     /// Our span, when this request is part of a trace of ours.
     pub(super) trace: Option<Trace>,
+    /// The body was translated: what the client's headers say of its dialect and of that body is not so any more.
+    pub(super) foreign: bool,
 }
 
 impl Headers for Outgoing<'_> {
@@ -23,6 +29,7 @@ impl Headers for Outgoing<'_> {
         for (name, value) in self.client {
             let name = name.as_str();
             if stays_here(name)
+                || self.foreign && of_a_dialect(name)
                 || (self.trace.is_some() && name == "traceparent")
                 || more && named(self.client).any(|other| other.eq_ignore_ascii_case(name))
             {
@@ -31,6 +38,12 @@ impl Headers for Outgoing<'_> {
             put(name, value.as_bytes());
         }
         put("x-request-id", self.request_id.as_bytes());
+        if self.foreign {
+            put("content-type", b"application/json");
+            if self.account.provider.dialect == Dialect::Anthropic {
+                put("anthropic-version", ANTHROPIC_VERSION);
+            }
+        }
         if let Some(trace) = self.trace {
             put("traceparent", &trace.header());
         }
@@ -57,6 +70,21 @@ fn stays_here(name: &str) -> bool {
         | "forwarded" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port" | "x-real-ip"
         | "via"
     ) || name.starts_with("x-merido-")
+}
+
+/// What only means something in its own dialect, or describes a body in it.
+fn of_a_dialect(name: &str) -> bool {
+    matches!(name, "content-type" | "accept" | "request-id")
+        || ["anthropic-", "openai-", "x-goog-", "x-stainless-", "x-ratelimit-"].iter().any(|own| name.starts_with(own))
+}
+
+/// A translated reply's head: what is left of the provider's, and what the body is now.
+pub(super) fn translated(headers: &mut HeaderMap, kind: &'static str) {
+    let own: Vec<HeaderName> = headers.keys().filter(|name| of_a_dialect(name.as_str())).cloned().collect();
+    for name in own {
+        headers.remove(name);
+    }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
 }
 
 /// What `connection` names: other headers that are this hop's own.
@@ -100,6 +128,7 @@ pub(super) mod ours {
     pub(in crate::proxy) static MODEL: HeaderName = HeaderName::from_static("x-merido-model");
     pub(in crate::proxy) static ATTEMPTS: HeaderName = HeaderName::from_static("x-merido-attempts");
     pub(in crate::proxy) static CACHE: HeaderName = HeaderName::from_static("x-merido-cache");
+    pub(in crate::proxy) static ESTIMATED: HeaderName = HeaderName::from_static("x-merido-estimated");
     pub(in crate::proxy) static OVERHEAD: HeaderName = HeaderName::from_static("x-merido-overhead-us");
 }
 

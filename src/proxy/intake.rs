@@ -27,11 +27,13 @@ pub(super) fn check_content(endpoint: Endpoint, headers: &HeaderMap) -> Result<(
         return Err(Error::new(ErrorKind::UnsupportedMedia, "compressed request bodies are not supported"));
     }
     let Some(kind) = headers.get(CONTENT_TYPE) else { return Ok(()) };
-    let kind = kind.to_str().unwrap_or("");
-    let essence = kind.split(';').next().unwrap_or("").trim();
+    let essence = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     let wanted = if endpoint == Endpoint::Transcriptions { "multipart/form-data" } else { "application/json" };
-    let json_like = endpoint != Endpoint::Transcriptions && essence.to_ascii_lowercase().ends_with("+json");
-    if essence.eq_ignore_ascii_case(wanted) || json_like {
+    let json_like = || {
+        let ending = essence.last_chunk::<5>();
+        endpoint != Endpoint::Transcriptions && ending.is_some_and(|ending| ending.eq_ignore_ascii_case(b"+json"))
+    };
+    if essence.eq_ignore_ascii_case(wanted.as_bytes()) || json_like() {
         return Ok(());
     }
     Err(Error::new(ErrorKind::UnsupportedMedia, format!("this endpoint takes content-type {wanted}")))
@@ -61,6 +63,7 @@ mod tests {
     fn content_types() {
         let ok = |endpoint, kind: &str| check_content(endpoint, &headers(&[("content-type", kind)])).is_ok();
         assert!(ok(Endpoint::Chat, "application/json; charset=utf-8") && ok(Endpoint::Chat, "Application/JSON"));
+        assert!(ok(Endpoint::Chat, "application/problem+JSON") && !ok(Endpoint::Chat, "json"));
         assert!(!ok(Endpoint::Chat, "text/plain") && !ok(Endpoint::Chat, "application/x-www-form-urlencoded"));
         assert!(ok(Endpoint::Transcriptions, "multipart/form-data; boundary=x"));
         assert!(!ok(Endpoint::Transcriptions, "application/json"));

@@ -12,6 +12,7 @@ mod demo;
 mod elsewhere;
 mod embeddings;
 mod events;
+mod foreign;
 mod headers;
 mod intake;
 mod limit;

@@ -2,13 +2,15 @@
 //!
 //! All that one read brought leaves in one write. Nothing is timed here and nothing is logged per chunk. When the
 //! client leaves, hyper drops this body; the provider's connection closes with it and the ticket settles what was
-//! relayed. When the provider breaks off, a stream ends with its dialect's own error event, anything else is cut.
+//! relayed. When the provider breaks off, a stream ends with its dialect's own error event, anything else is cut. Where
+//! the client's dialect is another one, a translator stands behind the meter.
 
 use super::settle::{Outcome, Ticket};
 use crate::base::tasks::{Drain, Phase};
 use crate::base::{Error, ErrorKind};
 use crate::dialect::errors::error_event;
 use crate::dialect::sse::StreamMeter;
+use crate::dialect::translate::StreamTranslator;
 use crate::dialect::usage::{self, Usage};
 use crate::server::Source;
 use crate::server::body::{Cut, Ending};
@@ -40,7 +42,12 @@ enum State {
 
 enum Meter {
     Events(Box<StreamMeter>),
-    Tail { kept: VecDeque<Bytes>, bytes: usize },
+    /// The client's dialect is another one.
+    Translated(Box<StreamMeter>, Box<StreamTranslator>),
+    Tail {
+        kept: VecDeque<Bytes>,
+        bytes: usize,
+    },
     Blind,
 }
 
@@ -48,6 +55,17 @@ impl Relay {
     /// Relays an event stream.
     pub(super) fn events(body: ReplyBody, ticket: Box<Ticket>, status: u16, meter: StreamMeter) -> Self {
         Self::new(body, ticket, status, Meter::Events(Box::new(meter)), None)
+    }
+
+    /// Relays an event stream of another dialect than the client's.
+    pub(super) fn translated(
+        body: ReplyBody,
+        ticket: Box<Ticket>,
+        status: u16,
+        meter: StreamMeter,
+        translator: Box<StreamTranslator>,
+    ) -> Self {
+        Self::new(body, ticket, status, Meter::Translated(Box::new(meter), translator), None)
     }
 
     /// Relays a JSON body of `length` bytes, if that is known.
@@ -69,8 +87,10 @@ impl Relay {
     fn measured(&self) -> (Option<Usage>, u64) {
         match &self.meter {
             // A stream that said its last word has counted all of it.
-            Meter::Events(meter) if meter.saw_end() && meter.usage().is_some() => (meter.usage(), 0),
-            Meter::Events(meter) => (meter.usage(), meter.content_estimate()),
+            Meter::Events(meter) | Meter::Translated(meter, _) if meter.saw_end() && meter.usage().is_some() => {
+                (meter.usage(), 0)
+            }
+            Meter::Events(meter) | Meter::Translated(meter, _) => (meter.usage(), meter.content_estimate()),
             Meter::Tail { kept, .. } => {
                 let mut tail = BytesMut::new();
                 for part in kept {
@@ -96,13 +116,32 @@ impl Relay {
         self.state = State::Broken;
         let (usage, completion_estimate) = self.measured();
         let Some(mut ticket) = self.ticket.take() else { return Poll::Ready(None) };
-        let event = match self.meter {
+        let event = match &mut self.meter {
             Meter::Events(_) => Some(error_event(ticket.endpoint, error)),
+            Meter::Translated(_, translator) => Some(translator.error(error)),
             _ => None,
         };
         ticket.outcome = Outcome::Broken { error: error.kind.code(), usage, completion_estimate };
         drop(ticket);
-        Poll::Ready(Some(event.ok_or(Cut)))
+        Poll::Ready(match event {
+            Some(event) if event.is_empty() => None,
+            event => Some(event.ok_or(Cut)),
+        })
+    }
+
+    /// The translator gave up, and has told the client: the provider need not go on.
+    fn given_up(&mut self) -> bool {
+        let error = match &self.meter {
+            Meter::Translated(_, translator) => translator.broken().map(|error| error.kind.code()),
+            _ => None,
+        };
+        let Some(error) = error else { return false };
+        let (usage, completion_estimate) = self.measured();
+        self.state = State::Broken;
+        if let Some(mut ticket) = self.ticket.take() {
+            ticket.outcome = Outcome::Broken { error, usage, completion_estimate };
+        }
+        true
     }
 
     fn count(&mut self, data: &Bytes) {
@@ -133,15 +172,28 @@ impl Source for Relay {
                 Poll::Ready(None) => {
                     let rest = match &mut self.meter {
                         Meter::Events(meter) => meter.finish(),
+                        Meter::Translated(meter, translator) => {
+                            let last = translator.feed(&meter.finish());
+                            join([last, translator.finish()])
+                        }
                         _ => Bytes::new(),
                     };
-                    self.whole();
+                    if !self.given_up() {
+                        self.whole();
+                    }
                     return Poll::Ready((!rest.is_empty()).then_some(Ok(rest)));
                 }
             };
             self.count(&data);
             let data = match &mut self.meter {
                 Meter::Events(meter) => meter.feed(data),
+                Meter::Translated(meter, translator) => {
+                    let translated = translator.feed(&meter.feed(data));
+                    if self.given_up() {
+                        return Poll::Ready(Some(Ok(translated)));
+                    }
+                    translated
+                }
                 _ => data,
             };
             if let Some(left) = &mut self.left {
@@ -165,7 +217,7 @@ impl Source for Relay {
     fn ending(&self) -> Ending {
         match (&self.state, &self.meter) {
             (State::Broken, _) => Ending::Broken,
-            (_, Meter::Events(meter)) if !meter.saw_end() => Ending::Unsaid,
+            (_, Meter::Events(meter) | Meter::Translated(meter, _)) if !meter.saw_end() => Ending::Unsaid,
             _ => Ending::Whole,
         }
     }
@@ -181,6 +233,11 @@ impl Drop for Relay {
             }
         }
     }
+}
+
+/// One after the other.
+fn join([a, b]: [Bytes; 2]) -> Bytes {
+    if b.is_empty() { a } else { [a, b].concat().into() }
 }
 
 /// Why every answer that still goes out ends now, when shutdown cuts.

@@ -24,6 +24,9 @@ use http::HeaderValue;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The status of a request whose client left before it had one.
+const LEFT: u16 = 499;
+
 /// One request's account of itself.
 pub(super) struct Ticket {
     pub(super) shared: Arc<Shared>,
@@ -33,6 +36,8 @@ pub(super) struct Ticket {
     pub(super) shown_id: HeaderValue,
     pub(super) caller: Caller,
     pub(super) endpoint: Endpoint,
+    /// Where the provider is asked: the same endpoint, or its counterpart in another dialect.
+    pub(super) asked_at: Endpoint,
     pub(super) started: Now,
     pub(super) requested_model: Arc<str>,
     pub(super) stream: bool,
@@ -98,6 +103,7 @@ impl Ticket {
             client_request_id,
             caller,
             endpoint,
+            asked_at: endpoint,
             started,
             requested_model: Arc::from(""),
             stream: false,
@@ -110,7 +116,7 @@ impl Ticket {
             first_byte: None,
             overhead: Duration::ZERO,
             ours_since: started,
-            outcome: Outcome::Abandoned { status: 499, usage: None, completion_estimate: 0, relayed: false },
+            outcome: Outcome::Abandoned { status: LEFT, usage: None, completion_estimate: 0, relayed: false },
             ended: None,
             cache: CacheState::Miss,
             reservation: None,
@@ -123,8 +129,9 @@ impl Ticket {
         })
     }
 
-    /// An attempt begins.
+    /// An attempt begins, in the client's own dialect until said otherwise.
     pub(super) fn begin(&mut self, target: Target) {
+        self.asked_at = self.endpoint;
         self.running = Some(target.seat.live.enter());
         self.target = Some(target);
         self.attempts += 1;
@@ -179,7 +186,7 @@ impl Ticket {
         }
         let cost_nanos = self.cost_nanos(&usage);
         if let Some(hold) = self.budget.take() {
-            hold.settle(self.attempts, cost_nanos);
+            hold.settle(self.attempts, cost_nanos.unwrap_or(0));
         }
         events::completed(self, took, status, &usage, error);
         self.record(now, cost_nanos, status, usage, estimated, error);
@@ -189,7 +196,7 @@ impl Ticket {
     /// at their end only: until then what was relayed is the better count.
     fn so_far(&self, usage: Option<Usage>, completion_estimate: u64) -> (Usage, bool) {
         match usage {
-            Some(usage) if self.stream && self.endpoint == Endpoint::Messages => {
+            Some(usage) if self.stream && self.asked_at == Endpoint::Messages => {
                 let completion = usage.completion.max(completion_estimate);
                 (Usage { completion, ..usage }, completion > usage.completion)
             }
@@ -228,15 +235,16 @@ impl Drop for Ticket {
 }
 
 impl Ticket {
-    fn cost_nanos(&self, usage: &Usage) -> i64 {
-        let model = self.target.as_ref().and_then(|target| target.model.known());
-        model.and_then(|model| model.price).map_or(0, |price| cost(&price, usage))
+    /// In nanodollars; `None`: it was sent to a model of which no price is known. What reached no provider cost nothing.
+    pub(super) fn cost_nanos(&self, usage: &Usage) -> Option<i64> {
+        let Some(target) = &self.target else { return Some(0) };
+        target.model.known().and_then(|model| model.price).map(|price| cost(&price, usage))
     }
 
     fn record(
         &self,
         now: Now,
-        cost_nanos: i64,
+        cost_nanos: Option<i64>,
         status: u16,
         usage: Usage,
         estimated: bool,
@@ -251,7 +259,8 @@ impl Ticket {
             cache_write: usage.cache_write,
             reasoning: usage.reasoning,
         };
-        let failed = status >= 400;
+        // Who hung up did not get an error, and the account that was working on it did nothing wrong.
+        let failed = status >= 400 && status != LEFT;
         if let Some(access) = self.shared.access.as_ref().filter(|access| access.wants(status)) {
             access.push(self.line(unix_ms, took, status, tokens, error));
         }
@@ -262,12 +271,12 @@ impl Ticket {
         let key = self.caller.key();
         let account = self.target.as_ref().map(Target::account);
         let name = self.target.as_ref().map(|target| target.model.shared_name());
-        let counts = Counts::one(tokens, cost_nanos, failed);
+        let counts = Counts::one(tokens, cost_nanos.unwrap_or(0), failed);
         let minute = (unix_ms / 60_000) as u32;
         let (key_id, account_id) = (key.map_or(KeyId(0), |key| key.id), account.map_or(AccountId(0), |one| one.id));
         // A name that led nowhere is the caller's invention: it must not make totals of its own.
         self.shared.usage.add(key_id, account_id, name.unwrap_or(&self.shared.no_model), minute, &counts);
-        self.shared.usage.log(failed, unix_ms, || LogRow {
+        self.shared.usage.log(status >= 400, unix_ms, || LogRow {
             id: self.id,
             time_ms: unix_ms.saturating_sub(took.as_millis() as u64),
             client_request_id: self.client_request_id.as_ref().and_then(|id| id.to_str().ok()).map(Arc::from),

@@ -1,5 +1,6 @@
 //! Rate-limit headers: OpenAI's family and Anthropic's, from one decision's [`LimitHeaders`]. Pure text.
 
+use crate::base::civil;
 use crate::state::limiter::{LimitHeaders, Quota};
 use std::time::Duration;
 
@@ -114,18 +115,10 @@ fn duration(text: &mut Text, reset: Duration) {
     text.number(seconds % 60).push("s");
 }
 
-/// Days since 1970 to a civil date by counting 400-year eras from 1 March, where the leap day falls last.
 fn rfc3339(text: &mut Text, unix_seconds: u64) {
     // 9999-12-31T23:59:59Z: later years have no such text.
     let seconds = unix_seconds.min(253_402_300_799);
-    let days = seconds / 86_400 + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let [year, month, day] = civil(seconds / 86_400);
     let (h, m, s) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
     text.two(year / 100, "").two(year, "-").two(month, "-").two(day, "T").two(h, ":").two(m, ":").two(s, "Z");
 }

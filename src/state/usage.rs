@@ -124,8 +124,8 @@ pub struct LogRow {
     pub timeline: Option<Box<str>>,
     /// Tokens.
     pub tokens: Tokens,
-    /// Nanodollars.
-    pub cost_nanos: i64,
+    /// Nanodollars; `None`: no price is known.
+    pub cost_nanos: Option<i64>,
     /// Head to last byte.
     pub latency_ms: u32,
     /// Head to the provider's first byte.

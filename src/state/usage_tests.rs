@@ -18,7 +18,7 @@ pub(crate) fn row(n: u64, status: u16) -> LogRow {
         attempts: 1,
         timeline: None,
         tokens: Tokens::default(),
-        cost_nanos: 0,
+        cost_nanos: Some(0),
         latency_ms: 1,
         first_byte_ms: None,
         overhead_us: 1,

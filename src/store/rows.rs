@@ -228,7 +228,7 @@ pub struct LoggedRow {
     pub timeline: Option<String>,
     /// Tokens.
     pub tokens: Tokens,
-    /// Nanodollars.
+    /// Nanodollars; negative: no price is known.
     pub cost_nanos: i64,
     /// Milliseconds.
     pub latency_ms: u32,
@@ -274,7 +274,7 @@ impl From<LogRow> for LoggedRow {
             attempts: row.attempts,
             timeline: row.timeline.map(String::from),
             tokens: row.tokens,
-            cost_nanos: row.cost_nanos,
+            cost_nanos: row.cost_nanos.unwrap_or(-1),
             latency_ms: row.latency_ms,
             first_byte_ms: row.first_byte_ms,
             overhead_us: row.overhead_us,

@@ -58,7 +58,7 @@ pub(super) fn row(n: u64, status: u16) -> LogRow {
         attempts: 2,
         timeline: Some("[]".into()),
         tokens: Tokens { prompt: 1, completion: 2, cache_read: 3, cache_write: 4, reasoning: 5 },
-        cost_nanos: 6,
+        cost_nanos: Some(6),
         latency_ms: 7,
         first_byte_ms: Some(8),
         overhead_us: 9,

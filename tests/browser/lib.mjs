@@ -1,7 +1,10 @@
 // What the browser's tests share: one Chromium, pages that must not complain, patience with a bound, raw requests.
 
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { promisify } from 'node:util';
 import { chromium } from 'playwright-core';
 
 /** For anything a page should show: a debug build on a busy machine. */
@@ -83,11 +86,35 @@ export async function chat(url, key, model, words = 'hi', signal = AbortSignal.t
   return response;
 }
 
+/** The lines for a shell or a file that a page shows. */
+export const shownLines = async (place) => (await place.locator('.connect pre').allInnerTexts()).join('\n');
+
+/** Runs those lines as somebody would who copied them; what the model said. */
+export async function answered(lines) {
+  const { stdout } = await promisify(execFile)('sh', ['-c', lines], { timeout: PATIENCE });
+  return JSON.parse(stdout).choices[0].message.content;
+}
+
 /** What `/api/` says to a page's session. */
 export const api = (page, path) => page.evaluate(async (at) => (await fetch(at)).json(), path);
 
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+
+/** axe-core finds nothing serious or critical. What it only doubts (colours over pictures) is not counted. */
+export async function accessible(page, name) {
+  // By the debugger, not as a script of the page: its policy would rightly refuse one.
+  if (!(await page.evaluate('typeof axe'))?.includes('object')) await page.evaluate(AXE);
+  const found = await page.evaluate(async () => {
+    // What is on its way in or out is half transparent and would be measured so.
+    await Promise.all(document.getAnimations().filter((one) => one.effect.getTiming().iterations !== Infinity).map((one) => one.finished.catch(() => {})));
+    const { violations } = await axe.run(document, { resultTypes: ['violations'] });
+    return violations.filter((one) => ['serious', 'critical'].includes(one.impact)).flatMap((one) => one.nodes.slice(0, 3).map((node) => `${one.id}: ${node.html.slice(0, 160)} ${node.failureSummary?.split('\n')[1] ?? ''}`));
+  });
+  assert.deepEqual(found, [], `axe: ${name}`);
+}
+
 /** Every control has a name, every page its landmarks, nothing is wider than the screen. */
-export async function orderly(page, name) {
+export async function orderly(page, name, { axe = true } = {}) {
   const faults = await page.evaluate(() => {
     const out = [];
     const named = (node) => node.getAttribute('aria-label') || node.labels?.[0]?.textContent || (node.getAttribute('aria-labelledby') && document.getElementById(node.getAttribute('aria-labelledby'))?.textContent) || node.textContent?.trim() || node.querySelector('img[alt]')?.alt;
@@ -110,4 +137,5 @@ export async function orderly(page, name) {
     return out;
   });
   assert.deepEqual(faults, [], name);
+  if (axe) await accessible(page, name);
 }

@@ -10,7 +10,8 @@ export async function looks({ visitor, page, key }, { a, b, shots }) {
   for (const [name, options, size] of [
     ['light', { colorScheme: 'light' }, { width: 1360, height: 900 }],
     ['dark', { colorScheme: 'dark' }, { width: 1360, height: 900 }],
-    ['phone', { colorScheme: 'light' }, { width: 360, height: 740 }],
+    ['phone', { colorScheme: 'light' }, { width: 390, height: 844 }],
+    ['phone-dark', { colorScheme: 'dark' }, { width: 390, height: 844 }],
   ]) {
     await page.emulateMedia({ ...options, reducedMotion: 'reduce' });
     await page.setViewportSize(size);
@@ -22,6 +23,10 @@ export async function looks({ visitor, page, key }, { a, b, shots }) {
       if (one === 'live') await page.waitForFunction(() => document.querySelector('.chart path.line'));
       await page.screenshot({ path: `${shots}/${name}-${one}.png` });
       await orderly(page, `${name} ${one}`);
+      if (name !== 'phone') continue;
+      await page.setViewportSize({ width: 320, height: 640 });
+      await orderly(page, `small ${one}`, { axe: false });
+      await page.setViewportSize(size);
     }
   }
   await page.getByRole('button', { name: 'Menu' }).click();

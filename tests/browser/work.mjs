@@ -2,7 +2,7 @@
 // that are right. Two instances; the cookie of one is good at the other.
 
 import assert from 'node:assert/strict';
-import { Visitor, api, chat, eventually, orderly } from './lib.mjs';
+import { Visitor, answered, api, chat, eventually, orderly, shownLines } from './lib.mjs';
 
 const LIVE = 'Requests in flight and finished';
 const HOSTILE = '<img src=x onerror=alert(1)>';
@@ -42,7 +42,7 @@ async function addModel(page, name, targets) {
   await form.waitFor({ state: 'detached' });
 }
 
-export async function day(browser, { a, b, good, bad, slow, password }) {
+export async function day(browser, { a, b, good, bad, slow, password, shots }) {
   const { visitor, page } = await login(browser, a, password);
 
   // Accounts: what is wrong is said at its field, what is right appears.
@@ -98,9 +98,14 @@ export async function day(browser, { a, b, good, bad, slow, password }) {
   await orderly(page, 'a new key');
   const key = await shown.locator('code').first().innerText();
   assert.match(key, /^mrd_\w{40}$/);
-  await shown.getByRole('button', { name: 'Copy' }).click();
+  await shown.getByRole('button', { name: 'Copy' }).first().click();
   await shown.getByText('Copied').waitFor();
   assert.equal(await page.evaluate(() => navigator.clipboard.readText()), key);
+  await page.screenshot({ path: `${shots}/new-key.png` });
+  await eventually('the lines name a model', async () => (await shownLines(shown)).includes('"cheap"'));
+  const lines = await shownLines(shown);
+  assert(lines.includes(key) && lines.includes(`${a}/v1/`), lines);
+  assert.equal(await answered(lines), 'Hello.');
   await shown.getByRole('button', { name: 'I have stored it' }).click();
   await shown.waitFor({ state: 'detached' });
   await page.getByText(HOSTILE, { exact: true }).waitFor();
@@ -127,9 +132,9 @@ export async function day(browser, { a, b, good, bad, slow, password }) {
   await other.getByRole('button', { name: 'Pause' }).click();
   await chat(b, key, 'openai/gpt-4o-mini', 'unseen');
   await other.getByText('1 new since').waitFor();
-  assert.equal(await table.locator('tbody tr').filter({ hasText: 'openai/gpt-4o-mini' }).count(), 1, 'only the first, by its target');
+  assert.equal(await table.locator('tbody tr').filter({ hasText: 'openai/gpt-4o-mini' }).count(), 2, 'only those before, by their target');
   await other.getByRole('button', { name: 'Resume' }).click();
-  await eventually('the list goes on', async () => (await table.locator('tbody tr').filter({ hasText: 'openai/gpt-4o-mini' }).count()) === 2);
+  await eventually('the list goes on', async () => (await table.locator('tbody tr').filter({ hasText: 'openai/gpt-4o-mini' }).count()) === 3);
   await other.getByLabel('Filter requests').fill('mistral');
   await eventually('filtered', async () => (await table.locator('tbody tr').count()) === 1);
 
@@ -147,7 +152,7 @@ export async function day(browser, { a, b, good, bad, slow, password }) {
   assert.deepEqual((await api(page, '/api/cooldowns')).cooldowns, []);
 
   await sums(page, a, b, key);
-  await records(page, a, other);
+  await records(page, a, b, key, other);
   visitor.content('in a day');
   return { visitor, page, other, key };
 }
@@ -186,13 +191,27 @@ async function sums(page, a, b, key) {
   await orderly(page, 'a request');
   await page.keyboard.press('Escape');
   await detail.waitFor({ state: 'detached' });
+
+  // The one that fell over: both attempts, in their order.
+  await page.goto(`${a}/#/logs?q=fast`);
+  await rows.filter({ hasText: '2×' }).first().waitFor();
+  assert.equal(await rows.count(), 1);
+  await rows.first().click();
+  const attempts = detail.getByRole('region', { name: 'Timeline' }).getByRole('listitem');
+  await eventually('two attempts', async () => (await attempts.count()) === 2);
+  assert.match(await attempts.nth(0).innerText(), /groq @tight[\s\S]*429/);
+  assert.match(await attempts.nth(1).innerText(), /openai @main[\s\S]*200/);
+  await page.keyboard.press('Escape');
+  await detail.waitFor({ state: 'detached' });
 }
 
-async function records(page, a, other) {
+async function records(page, a, b, key, other) {
   await page.goto(`${a}/#/audit`);
   for (const words of ['account create', 'key create', 'virtual model reorder', 'cooldown unlock', 'login']) await page.getByText(words, { exact: true }).first().waitFor();
   await page.goto(`${a}/#/cluster`);
   await eventually('both instances', async () => (await page.getByRole('table', { name: 'Instances' }).locator('tbody tr').count()) === 2);
+  const lag = page.getByRole('region', { name: 'Event lag' }).locator('strong');
+  await eventually('how far behind the other one we are', async () => (await chat(b, key, 'openai/gpt-4o-mini', 'lag')).ok && / (ms|s|µs)$/.test(await lag.innerText()));
   await page.goto(`${a}/#/settings`);
   await page.getByRole('button', { name: 'Create token' }).click();
   const form = page.getByRole('dialog', { name: 'Create token' });

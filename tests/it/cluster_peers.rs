@@ -105,7 +105,7 @@ fn an_instance_of_another_deployment_does_not_start_and_says_what_differs(kind: 
         assert!(refused.contains(word), "{word} is not in: {refused}");
     }
     let mut elsewhere = settings.clone();
-    elsewhere.redis_prefix = "u".to_owned();
+    "u".clone_into(&mut elsewhere.redis_prefix);
     Gateway::start(elsewhere).unwrap().stop();
     // Once the first has ended the prefix is free.
     drop(first);

@@ -84,6 +84,10 @@ fn before_the_answer_began() {
         }
     }
     eventually("no connection is left", || provider.open() == 0);
+    // Nobody was refused anything: an account's success rate must not fall because clients hang up.
+    let usage = || get(gateway.addr, "/api/usage?by=account", "").json()["total"].clone();
+    eventually("all are counted", || usage()["requests"] == left);
+    assert_eq!(usage()["errors"], 0, "{}", usage());
 }
 
 #[test]

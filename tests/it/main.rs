@@ -45,3 +45,5 @@ mod shutdown;
 mod smoke;
 mod support;
 mod traces;
+mod translate;
+mod usage_exact;

@@ -71,7 +71,7 @@ fn cluster(redis: &mut Redis) -> &mut RedisCluster {
 fn key_on(pair: &Pair, redis: &mut Redis, node: impl Fn(usize) -> bool, spec: &KeySpec) -> (String, String) {
     loop {
         let created = pair.gateways[0].create_key(spec.clone());
-        let name = format!("t:{{k{}}}:limit", created.info.id.0);
+        let name = format!("t:{{k{}}}:limit:1", created.info.id.0);
         if node(cluster(redis).owner(&name)) {
             let head = format!("authorization: Bearer {}\r\n", created.plain.reveal());
             for gateway in &pair.gateways {

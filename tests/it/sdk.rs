@@ -69,6 +69,114 @@ fn a_provider_behind_serves_every_sdk() {
 }
 
 #[test]
+fn a_provider_of_another_dialect_serves_every_sdk() {
+    let behind = Setup::new().start();
+    let (v1, bare) = (format!("{}/v1", url(&behind)), url(&behind));
+    let setup = Setup::new().account("openai", "a", &v1).account("anthropic", "a", &bare).account("gemini", "a", &bare);
+    let gateway = setup.start();
+    for (program, own) in PROGRAMS {
+        for provider in ["openai", "anthropic", "gemini"].iter().filter(|provider| **provider != own) {
+            run(program, &["foreign", &url(&gateway), "any", &format!("{provider}/demo/echo")]);
+        }
+    }
+    let served = gateway.rows(30).into_iter().filter(|row| row.status == 200 && row.endpoint != "count_tokens");
+    for row in served {
+        assert!(row.tokens.prompt > 0 && row.tokens.completion > 0 && !row.estimated, "{row:?}");
+    }
+}
+
+#[test]
+fn tools_are_used_to_the_end_with_a_provider_of_another_dialect() {
+    for (own, answers) in [("openai", "chat"), ("anthropic", "messages"), ("gemini", "generate")] {
+        for (program, callers) in PROGRAMS {
+            if callers == own {
+                continue;
+            }
+            let provider = Provider::new(Script::Close);
+            // OpenAI's program asks by two endpoints, each whole and streamed.
+            for _ in 0..if callers == "openai" { 2 } else { 1 } {
+                provider.then(golden(&format!("answers/tools.{answers}.json"))).then(sunny(own, false));
+                provider.then(golden(&format!("streams/tools.{answers}.sse"))).then(sunny(own, true));
+            }
+            let base = if own == "openai" { provider.openai_url() } else { provider.bare_url() };
+            let gateway = Setup::new().account(own, "a", &base).start();
+            run(program, &["tools", &url(&gateway), "any", &format!("{own}/a-model")]);
+            assert_eq!(provider.pending(), 0, "{program} {own}");
+            for seen in provider.seen().iter().skip(1).step_by(2) {
+                let body = String::from_utf8_lossy(&seen.body);
+                assert!(body.contains("sunny") && body.contains("location"), "{program} {own}: {body}");
+                // What its model sealed comes home as it was.
+                let sealed = match own {
+                    "gemini" => body.contains(r#""thoughtSignature":"CpcDAQHjZ2Vt""#),
+                    "anthropic" if program != "openai_client.py" => {
+                        body.contains("EqQBCgIYAhIM1gbcDa9GJwZA2b3hGgxBdjrkzLoky3dl1pk=")
+                    }
+                    _ => true,
+                };
+                assert!(sealed, "{program} {own}: {body}");
+            }
+        }
+    }
+}
+
+/// A golden source as what a provider says.
+fn golden(name: &str) -> Script {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let text = std::fs::read_to_string(path).unwrap();
+    if name.starts_with("streams/") {
+        return Script::Events(text.split_inclusive("\n\n").map(str::to_owned).collect(), Then::End);
+    }
+    Script::Reply(200, "content-type: application/json\r\n".to_owned(), text.into_bytes())
+}
+
+/// The answer once the tool has spoken.
+fn sunny(dialect: &str, stream: bool) -> Script {
+    let text = "It is sunny.";
+    let usage = serde_json::json!({"input_tokens": 3, "output_tokens": 4});
+    let gemini = serde_json::json!({"candidates": [{"content": {"parts": [{"text": text}], "role": "model"}, "finishReason": "STOP"}],
+        "usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 4, "totalTokenCount": 7}});
+    let message = |content: serde_json::Value| {
+        serde_json::json!({"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": content,
+            "stop_reason": "end_turn", "stop_sequence": null, "usage": usage})
+    };
+    let event = |data: serde_json::Value| format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap());
+    match (dialect, stream) {
+        ("openai", false) => super::support::provider::chat(text),
+        ("openai", true) => {
+            let mut events = super::support::provider::chat_events(&[text], true);
+            let end = serde_json::json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]});
+            events.insert(1, format!("data: {end}\n\n"));
+            Script::Events(events, Then::End)
+        }
+        ("gemini", true) => Script::Events(vec![format!("data: {gemini}\n\n")], Then::End),
+        ("gemini", false) => {
+            Script::Reply(200, "content-type: application/json\r\n".to_owned(), gemini.to_string().into_bytes())
+        }
+        (_, false) => {
+            let body = message(serde_json::json!([{"type": "text", "text": text}])).to_string();
+            Script::Reply(200, "content-type: application/json\r\n".to_owned(), body.into_bytes())
+        }
+        (_, true) => Script::Events(
+            vec![
+                event(serde_json::json!({"type": "message_start", "message": message(serde_json::json!([]))})),
+                event(
+                    serde_json::json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
+                ),
+                event(
+                    serde_json::json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}),
+                ),
+                event(serde_json::json!({"type": "content_block_stop", "index": 0})),
+                event(
+                    serde_json::json!({"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": null}, "usage": {"output_tokens": 4}}),
+                ),
+                event(serde_json::json!({"type": "message_stop"})),
+            ],
+            Then::End,
+        ),
+    }
+}
+
+#[test]
 fn errors_arrive_as_the_sdks_own_classes() {
     let gateway = Setup::new().with(|settings| settings.require_api_key = Some(true)).start();
     let key = gateway.key(named("free"));

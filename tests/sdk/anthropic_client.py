@@ -3,6 +3,8 @@
     anthropic_client.py serving URL KEY MODEL          answers, plain and streamed, from whoever is behind
     anthropic_client.py errors URL KEY LIMITED FENCED  each error arrives as the SDK's own class
     anthropic_client.py shapes URL KEY MODEL           thinking and tool use, and a stream that breaks off
+    anthropic_client.py foreign URL KEY MODEL          answers of a provider that speaks another dialect
+    anthropic_client.py tools URL KEY MODEL            tools used with such a provider, to the end
 
 Exit 0 when everything held; an assertion's traceback otherwise.
 """
@@ -103,5 +105,50 @@ def shapes(url, key, model):
         raise AssertionError("the provider's refusal did not come through")
 
 
+def foreign(url, key, model):
+    api = client(url, key)
+    message = api.messages.create(model=model, system="Repeat.", **ASK)
+    assert message.content[0].text == SAID and message.stop_reason == "end_turn", message
+    assert message.usage.input_tokens > 0 and message.usage.output_tokens > 0, message
+    kinds = [event.type for event in api.messages.create(model=model, stream=True, **ASK)]
+    assert kinds[0] == "message_start" and kinds[-2:] == ["message_delta", "message_stop"], kinds
+    with api.messages.stream(model=model, **ASK) as stream:
+        assert "".join(stream.text_stream) == SAID
+        final = stream.get_final_message()
+    assert final.content[0].text == SAID and final.usage.output_tokens > 0 and final.usage.input_tokens > 0, final
+    short = api.messages.create(model=model, messages=ASK["messages"], max_tokens=1)
+    assert short.stop_reason == "max_tokens", short
+    raw = api.messages.with_raw_response.count_tokens(model=model, messages=ASK["messages"])
+    assert raw.parse().input_tokens > 0 and raw.headers["x-merido-estimated"] == "true", raw.headers
+    assert api.beta.messages.create(model=model, betas=["x-2030-01-01"], **ASK).content[0].text == SAID
+
+    try:
+        api.messages.create(model=model, tools=[{"type": "web_search_20250305", "name": "web_search"}], **ASK)
+    except anthropic.BadRequestError as error:
+        assert "tools[0].type" in error.body["error"]["message"], error
+    else:
+        raise AssertionError("a tool of Anthropic's own was taken")
+
+
+def tools(url, key, model):
+    api = client(url, key)
+    schema = {"type": "object", "properties": {"location": {"type": "string"}}, "required": ["location"]}
+    with_tools = {"model": model, "max_tokens": 500, "tools": [{"name": "get_weather", "input_schema": schema}]}
+
+    def streamed(messages):
+        with api.messages.stream(messages=messages, **with_tools) as stream:
+            return stream.get_final_message()
+
+    for ask in (lambda messages: api.messages.create(messages=messages, **with_tools)), streamed:
+        messages = list(ASK["messages"])
+        message = ask(messages)
+        calls = [block for block in message.content if block.type == "tool_use"]
+        assert message.stop_reason == "tool_use" and "location" in calls[0].input, message
+        results = [{"type": "tool_result", "tool_use_id": call.id, "content": "sunny"} for call in calls]
+        messages += [{"role": "assistant", "content": message.content}, {"role": "user", "content": results}]
+        message = ask(messages)
+        assert message.content[0].text == "It is sunny." and message.stop_reason == "end_turn", message
+
+
 if __name__ == "__main__":
-    {"serving": serving, "errors": errors, "shapes": shapes}[sys.argv[1]](*sys.argv[2:])
+    {"serving": serving, "errors": errors, "shapes": shapes, "foreign": foreign, "tools": tools}[sys.argv[1]](*sys.argv[2:])

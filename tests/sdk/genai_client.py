@@ -2,6 +2,8 @@
 
     genai_client.py serving URL KEY MODEL          answers, plain and streamed, from whoever is behind
     genai_client.py errors URL KEY LIMITED FENCED  each error arrives as the SDK's own class
+    genai_client.py foreign URL KEY MODEL          answers of a provider that speaks another dialect
+    genai_client.py tools URL KEY MODEL            tools used with such a provider, to the end
 
 Exit 0 when everything held; an assertion's traceback otherwise.
 """
@@ -58,5 +60,44 @@ def errors(url, key, limited, fenced):
     assert 1 <= int(error.response.headers["retry-after"]) <= 60, error.response.headers
 
 
+def foreign(url, key, model):
+    serving(url, key, model)
+    api = client(url, key)
+    for config, field in (
+        (types.GenerateContentConfig(tools=[types.Tool(google_search=types.GoogleSearch())]), "googleSearch"),
+        (types.GenerateContentConfig(candidate_count=2), "generationConfig.candidateCount"),
+    ):
+        try:
+            api.models.generate_content(model=model, contents=SAID, config=config)
+        except genai_errors.ClientError as error:
+            assert error.code == 400 and error.status == "INVALID_ARGUMENT" and field in error.message, error
+        else:
+            raise AssertionError(f"{field} was taken")
+
+
+def tools(url, key, model):
+    api = client(url, key)
+    location = types.Schema(type="OBJECT", properties={"location": types.Schema(type="STRING")}, required=["location"])
+    function = types.FunctionDeclaration(name="get_weather", description="The weather", parameters=location)
+    config = types.GenerateContentConfig(tools=[types.Tool(function_declarations=[function])])
+
+    def whole(contents):
+        return api.models.generate_content(model=model, contents=contents, config=config).candidates[0].content.parts
+
+    def streamed(contents):
+        stream = api.models.generate_content_stream(model=model, contents=contents, config=config)
+        return [part for chunk in stream for part in chunk.candidates[0].content.parts or []]
+
+    for ask in whole, streamed:
+        contents = [types.Content(role="user", parts=[types.Part(text=SAID)])]
+        parts = ask(contents)
+        calls = [part.function_call for part in parts if part.function_call]
+        assert calls and calls[0].name.startswith("get_") and "location" in calls[0].args, parts
+        contents.append(types.Content(role="model", parts=parts))
+        results = [types.Part.from_function_response(name=call.name, response={"result": "sunny"}) for call in calls]
+        contents.append(types.Content(role="user", parts=results))
+        assert "".join(part.text or "" for part in ask(contents)) == "It is sunny.", contents
+
+
 if __name__ == "__main__":
-    {"serving": serving, "errors": errors}[sys.argv[1]](*sys.argv[2:])
+    {"serving": serving, "errors": errors, "foreign": foreign, "tools": tools}[sys.argv[1]](*sys.argv[2:])

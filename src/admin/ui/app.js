@@ -35,6 +35,7 @@ onLost(() => {
   showLogin('Your session is over. Log in again to go on.');
 });
 addEventListener('hashchange', route);
+dispatchEvent(new Event('merido:up'));
 boot();
 
 async function boot() {
@@ -97,6 +98,25 @@ function frame() {
     showStatus(status);
   }, life.signal);
   showStatus(status);
+  watchRests(links.get('accounts'), life.signal);
+}
+
+/** Beside "Accounts", how many rest: whoever looks at another page should know. */
+async function watchRests(link, signal) {
+  const mark = h('span', { class: 'count', hidden: true });
+  link.append(mark);
+  for (;;) {
+    if (!link.isConnected || signal.aborted) return;
+    if (!document.hidden) {
+      const told = await get('/api/cooldowns', signal).catch(() => null);
+      const many = new Set(told?.cooldowns.map((one) => one.account)).size;
+      if (told) {
+        mark.hidden = many === 0;
+        put(mark, String(many), h('span', { class: 'sr' }, many === 1 ? ' has a rest' : ' have a rest'));
+      }
+    }
+    await new Promise((done) => { setTimeout(done, 10_000); });
+  }
 }
 
 function showStatus(place) {

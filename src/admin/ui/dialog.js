@@ -93,10 +93,11 @@ export function copyable(words, { label = 'Copy', block = false } = {}) {
 }
 
 /** Shows what is shown once: a new secret. Closing asks for nothing, but says what it means. */
-export function secret({ title, words, value, more }) {
+export function secret({ title, words, value, more, kind = 'modal' }) {
   const done = h('button', { type: 'button', class: 'primary', onclick: () => open.close() }, 'I have stored it');
   const open = dialog({
     title,
+    kind,
     body: [h('p', {}, words), copyable(value, { label: 'Copy' }), h('p', { class: 'callout warn' }, icon('warn'), h('span', {}, 'This is the only time it is shown. Only a hash of it is kept.')), more],
     foot: done,
   });

@@ -3,7 +3,7 @@
 
 import { get } from './api.js';
 import { throttled } from './dom.js';
-import { now } from './fmt.js';
+import { failing, now } from './fmt.js';
 import { Stream } from './sse.js';
 
 /** Ended requests kept. */
@@ -29,6 +29,7 @@ export const feed = {
   watch,
   series,
   lately,
+  loads,
 };
 
 const seen = new Set();
@@ -130,7 +131,7 @@ function figure(at, weight, row) {
     if (seconds.size > SECONDS) for (const key of seconds.keys()) if (key < second - SECONDS) seconds.delete(key);
   }
   slot.requests += weight;
-  if (row.status >= 400) slot.errors += weight;
+  if (failing(row.status)) slot.errors += weight;
   slot.tokens += weight * ((row.tokens?.prompt ?? 0) + (row.tokens?.completion ?? 0));
   slot.cost += weight * (row.cost_usd ?? 0);
   if (slot.latencies.length < SAMPLES) slot.latencies.push(row.latency_ms ?? 0);
@@ -144,7 +145,7 @@ async function seed() {
     if (seen.has(row.request_id)) continue;
     const begun = Date.parse(row.time);
     const at = begun + row.latency_ms;
-    keep({ ...row, instance: null, begun, at });
+    keep({ ...row, instance: row.request_id.slice(4, 16), begun, at });
     figure(at, row.sampled || 1, row);
   }
   tell();
@@ -177,6 +178,16 @@ function lately(span) {
   const sum = added(end - span, end + 1);
   const some = sum.latencies.length > 0;
   return { ...sum, p50: some ? quantile(sum.latencies, 0.5) : null, p95: some ? quantile(sum.latencies, 0.95) : null };
+}
+
+/** By instance: requests in flight, and ended ones a second over the last `span` seconds (of those that are kept). */
+function loads(span) {
+  const all = new Map();
+  const of = (name) => all.get(name) ?? all.set(name, { running: 0, ended: 0 }).get(name);
+  for (const one of feed.running.values()) of(one.instance).running += 1;
+  const from = now() - span * 1000;
+  for (const row of feed.ended) if (row.at >= from) of(row.instance).ended += 1;
+  return all;
 }
 
 function added(from, to) {

@@ -49,6 +49,7 @@ export const tick = {
 /** Milliseconds: 840 µs, 12 ms, 1.24 s, 2 m 5 s */
 export function ms(n) {
   if (n === null || n === undefined) return '–';
+  if (n === 0) return '<1 ms';
   if (n > 0 && n < 1) return `${Math.round(n * 1000)} µs`;
   if (n < 10) return `${n.toFixed(1)} ms`;
   if (n < 1000) return `${Math.round(n)} ms`;
@@ -69,6 +70,9 @@ export function span(n) {
   }
   return parts.join(' ');
 }
+
+/** Whether a request with that status failed; who hung up (499) was not failed. */
+export const failing = (status) => status >= 400 && status !== 499;
 
 /** 99.2 % */
 export function percent(part, all) {

@@ -38,6 +38,8 @@ export function load(ctx, root, paths, render, { every = 0 } = {}) {
   let timer = 0;
   let wave = 0;
   put(root, skeleton());
+  const old = h('p', { class: 'callout warn', role: 'status', hidden: true }, icon('warn'), h('span', {}, 'This is not up to date: the gateway does not answer. Trying again…'));
+  root.before(old);
   async function again() {
     clearTimeout(timer);
     const mine = ++wave;
@@ -45,6 +47,7 @@ export function load(ctx, root, paths, render, { every = 0 } = {}) {
       const answers = await Promise.all(paths.map((path) => get(typeof path === 'function' ? path() : path, ctx.signal)));
       if (ctx.signal.aborted || mine !== wave) return;
       root.classList.remove('stale');
+      old.hidden = true;
       const text = JSON.stringify(answers);
       if (text !== before || !shown) {
         before = text;
@@ -54,8 +57,10 @@ export function load(ctx, root, paths, render, { every = 0 } = {}) {
     } catch (error) {
       if (ctx.signal.aborted || mine !== wave || error.status === 401) return;
       before = '';
-      if (shown) root.classList.add('stale');
-      else put(root, broken(error, () => { put(root, skeleton()); again(); }));
+      if (shown) {
+        root.classList.add('stale');
+        old.hidden = false;
+      } else put(root, broken(error, () => { put(root, skeleton()); again(); }));
     }
     if (every && !ctx.signal.aborted) timer = setTimeout(() => (document.hidden ? later() : again()), every);
   }

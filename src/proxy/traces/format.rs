@@ -60,8 +60,9 @@ fn span(span: &Span) -> Value {
             whole("gen_ai.usage.output_tokens", tokens.completion),
             whole("gen_ai.usage.cache_read.input_tokens", tokens.cache_read),
             whole("gen_ai.usage.cache_creation.input_tokens", tokens.cache_write),
-            json!({ "key": "merido.cost_usd", "value": { "doubleValue": span.cost_nanos as f64 / 1e9 } }),
         ]);
+        let cost = |nanos| json!({ "key": "merido.cost_usd", "value": { "doubleValue": nanos as f64 / 1e9 } });
+        attributes.extend(span.cost_nanos.map(cost));
     }
     if let Some(key) = line.caller.key() {
         attributes.push(text("merido.key_id", &key.id.to_string()));

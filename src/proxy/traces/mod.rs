@@ -53,7 +53,7 @@ struct Span {
     trace: Trace,
     /// When it ended, Unix milliseconds.
     ended_ms: u64,
-    cost_nanos: i64,
+    cost_nanos: Option<i64>,
     line: Line,
 }
 
@@ -81,7 +81,7 @@ impl Traces {
     }
 
     /// A request ended.
-    pub(super) fn push(&self, trace: Trace, ended_ms: u64, cost_nanos: i64, line: Line) {
+    pub(super) fn push(&self, trace: Trace, ended_ms: u64, cost_nanos: Option<i64>, line: Line) {
         if self.queue.push(Span { trace, ended_ms, cost_nanos, line }).is_err() {
             METRICS.spans_dropped.inc();
         }

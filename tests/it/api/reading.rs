@@ -63,6 +63,25 @@ fn requests_are_found_in_the_log_by_what_is_known_of_them() {
 }
 
 #[test]
+fn what_has_no_known_price_cost_nobody_knows_what_and_what_reached_nobody_cost_nothing() {
+    let provider = Provider::new(chat("hello"));
+    let gateway = Setup::openai(&provider).start();
+    let operator = Operator::anybody(&gateway);
+    for (model, status) in [("openai/gpt-4o-mini", 200), ("openai/of-my-own", 200), ("nobody/knows", 404)] {
+        let body = json!({"model": model, "messages": [{"role": "user", "content": "hi"}]}).to_string();
+        assert_eq!(post(gateway.addr, CHAT, "", body.as_bytes()).status, status, "{model}");
+    }
+    gateway.rows(3);
+    let page = operator.told("GET", "/api/logs", &Value::Null, 200);
+    let cost = |model: &str| {
+        let rows = page["logs"].as_array().unwrap();
+        rows.iter().find(|row| row["requested_model"] == model).unwrap()["cost_usd"].clone()
+    };
+    assert!(cost("openai/gpt-4o-mini").as_f64().unwrap() > 0.0);
+    assert_eq!((cost("openai/of-my-own"), cost("nobody/knows")), (Value::Null, json!(0.0)));
+}
+
+#[test]
 fn usage_adds_up_by_what_is_asked_for_and_comes_as_a_spreadsheet() {
     let provider = Provider::new(chat("hello"));
     let gateway = Setup::openai(&provider).start();

@@ -58,14 +58,25 @@ impl RedisCluster {
             self.send(key, from, to);
         }
         for node in [to, from] {
+            let left = self.nodes[from].command(&format!("CLUSTER GETKEYSINSLOT {slot} 9"));
+            assert!(left.starts_with("*0"), "more is in the slot than was named: {left}");
             self.ok(node, &format!("CLUSTER SETSLOT {slot} NODE {to_id}"));
         }
     }
 
     /// Carries over a key whose slot moves; its slot stays where it is.
+    #[track_caller]
     pub fn send(&self, key: &str, from: usize, to: usize) {
         let port = self.nodes[to].addr().port();
-        self.nodes[from].command(&format!("MIGRATE 127.0.0.1 {port} {key} 0 5000"));
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            let reply = self.nodes[from].command(&format!("MIGRATE 127.0.0.1 {port} {key} 0 5000 REPLACE"));
+            if reply.starts_with("+OK") || reply.starts_with("+NOKEY") {
+                return;
+            }
+            // A connection that it kept from an earlier one may have been closed meanwhile.
+            assert!(reply.starts_with("-IOERR") && Instant::now() < until, "{key}: {reply}");
+        }
     }
 
     /// Waits until all nodes agree that all is well.

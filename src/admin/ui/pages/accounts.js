@@ -9,7 +9,7 @@ import { badge, button, countdown, empty, head, load } from '../page.js';
 import { accountForm } from './account-form.js';
 import { REASONS } from './row.js';
 
-export default function accounts({ root, signal }) {
+export default function accounts({ root, signal, rest: path }) {
   const place = h('div');
   const open = (account) => accountForm({ account, signal, done: () => again() });
   put(root, head('Accounts', 'Credentials with providers. One that fails rests, and the others take over.', button('Add account', 'plus', () => open(null), { kind: 'primary' })), place);
@@ -24,6 +24,7 @@ export default function accounts({ root, signal }) {
       h('div', { class: 'grid accounts' }, all.map((account) => shown(account, cooldowns.filter((one) => one.account === account.id), sums.get(account.id), total, { open, again }))),
     ];
   }, { every: 3000 });
+  if (path[0] === 'new') open(null);
 }
 
 function shown(account, rests, sum, total, { open, again }) {
@@ -33,7 +34,7 @@ function shown(account, rests, sum, total, { open, again }) {
   const own = account.source === 'store';
   const share = sum ? sum.requests / total : 0;
   return h('article', { class: `card account ${whole ? 'resting' : ''}`, 'aria-label': `Account ${name}`, data: { account: account.id } },
-    h('header', {}, h('div', {}, h('h2', {}, account.provider, h('span', { class: 'faint' }, ` @${account.label}`)), h('p', { class: 'faint url', title: account.effective_base_url }, account.effective_base_url ?? 'built in')), state(whole, locks)),
+    h('header', {}, h('span', { class: `monogram m${[...account.provider].reduce((sum, char) => sum + char.codePointAt(0), 0) % 6}`, 'aria-hidden': 'true' }, account.provider[0].toUpperCase()), h('div', { class: 'grow' }, h('h2', {}, account.provider, h('span', { class: 'faint' }, ` @${account.label}`)), h('p', { class: 'faint url', title: account.effective_base_url }, account.effective_base_url ?? 'built in')), state(whole, locks)),
     whole && rest(whole, 'The whole account', account, again),
     locks.length > 0 && h('ul', { class: 'locks', 'aria-label': 'Locked models' }, locks.map((one) => h('li', {}, rest(one, one.model, account, again)))),
     h('dl', { class: 'facts' },

@@ -1,8 +1,12 @@
 // Cluster: which instances serve, whether they agree, how Redis is, how far events lag.
 
 import { h, put } from '../dom.js';
-import { count, ms, now, span } from '../fmt.js';
+import { feed } from '../feed.js';
+import { count, ms, now, rate, span } from '../fmt.js';
 import { badge, head, load, since, table } from '../page.js';
+
+/** What an instance's rate is taken over, seconds: few enough that all its requests are still in the feed. */
+const RECENT = 10;
 
 export default function cluster({ root, signal }) {
   const place = h('div');
@@ -11,6 +15,8 @@ export default function cluster({ root, signal }) {
     const own = all.instances[0].catalog;
     const versions = new Set(all.instances.map((one) => one.version)).size;
     const { redis } = all;
+    const loads = feed.loads(RECENT);
+    const load = (row) => loads.get(row.id) ?? { running: 0, ended: 0 };
     return [
       h('div', { class: 'tiles four' },
         fact('Instances', count(all.instances.length), versions > 1 ? `${versions} different versions` : `version ${all.instances[0].version}`),
@@ -26,6 +32,8 @@ export default function cluster({ root, signal }) {
           { head: 'State', cell: (row) => (row.self || row.last_seen_ms < 5000 ? badge('serving', 'ok') : badge(`silent for ${span(row.last_seen_ms)}`, 'warn')) },
           { head: 'Version', cell: (row) => row.version },
           { head: 'Catalog', cell: (row) => h('span', {}, h('code', { title: `version ${row.catalog_version} here` }, row.catalog.slice(0, 8)), ' ', row.catalog !== own && badge('differs', 'warn', 'It serves by other keys, accounts or models than this one; news is on its way')) },
+          { head: 'In flight', num: true, cell: (row) => count(load(row).running) },
+          { head: 'Requests', num: true, cell: (row) => `${rate(load(row).ended / RECENT)} /s` },
           { head: 'Up for', cell: (row) => span(now() - new Date(row.started_at).getTime()) },
           { head: 'Started', cell: (row) => since(row.started_at), hide: true },
         ],

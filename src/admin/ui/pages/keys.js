@@ -8,13 +8,14 @@ import { count, dollars, now, short } from '../fmt.js';
 import { field, form } from '../form.js';
 import { badge, button, card, empty, head, load, since, table } from '../page.js';
 import { fingerprint } from './account-form.js';
+import { connect } from './connect.js';
 
 const DAY = 86_400;
 
-export default function keys({ root, signal }) {
+export default function keys({ root, signal, rest: path }) {
   const place = h('div');
   const create = () => keyForm({ signal, done: () => again() });
-  put(root, head('Keys', 'What applications call with. Only a hash of each is stored.', button('Create key', 'plus', create, { kind: 'primary' })), place);
+  put(root, head('Keys', 'What applications call with. Only a hash of each is stored.', button('How to connect', 'plug', guide), button('Create key', 'plus', create, { kind: 'primary' })), place);
   let shown = 100;
   const again = load({ signal }, place, [() => `/api/keys?limit=${shown}`, '/api/usage?by=key&since=30d'], (page, usage) => {
     if (!page.keys.length) return card('', empty('key', 'No keys yet', 'Make one for each application: with limits, a budget, and models of its own.', button('Create key', 'plus', create, { kind: 'primary' })));
@@ -24,7 +25,10 @@ export default function keys({ root, signal }) {
       page.next_cursor && h('p', { class: 'more' }, button('Show more', 'down', () => { shown = Math.min(1000, shown + 200); again(); })),
     ];
   }, { every: 5000 });
+  if (path[0] === 'new') create();
 }
+
+const guide = () => dialog({ title: 'How to connect', kind: 'modal broad', body: connect({}) });
 
 function list(rows, sums, { signal, again }) {
   return table({
@@ -112,8 +116,7 @@ async function keyForm({ id, signal, done }) {
 }
 
 function reveal(made, title) {
-  const line = `export OPENAI_BASE_URL=${location.origin}/v1\nexport OPENAI_API_KEY=${made.key}`;
-  secret({ title, words: `Give it to ${made.name}; any OpenAI, Anthropic or Gemini SDK takes it as its API key.`, value: made.key, more: h('details', {}, h('summary', {}, 'For a shell'), h('pre', { tabindex: '0' }, line)) });
+  secret({ title, words: `Give it to ${made.name}; any OpenAI, Anthropic or Gemini SDK takes it as its API key.`, value: made.key, kind: 'modal broad', more: connect({ key: made.key, allowed: made.models }) });
 }
 
 async function rotate(key, again) {

@@ -3,7 +3,7 @@
 
 import { h, put, say, text } from '../dom.js';
 import { feed } from '../feed.js';
-import { clock, dollars, ms, now, short, span, tokens } from '../fmt.js';
+import { clock, dollars, failing, ms, now, short, span, tokens } from '../fmt.js';
 import { icon } from '../icons.js';
 import { button } from '../page.js';
 import { cacheBadge, statusBadge } from './row.js';
@@ -61,7 +61,7 @@ export class LiveList {
     const running = row.at === undefined;
     if (this.status === 'running' && !running) return false;
     if (this.status === 'ok' && (running || row.status >= 400)) return false;
-    if (this.status === 'error' && (running || row.status < 400)) return false;
+    if (this.status === 'error' && (running || !failing(row.status))) return false;
     if (this.status === 'cached' && (running || row.cache === 'miss')) return false;
     if (!this.words) return true;
     return [row.requested_model, row.model, row.provider, row.key_name, row.account, row.request_id, row.client_request_id, row.instance, row.error].some((one) => one?.toLowerCase().includes(this.words));
@@ -121,7 +121,7 @@ const cell = (label, props, ...kids) => h('td', { role: 'cell', data: { label },
 
 function first(row) {
   return [
-    cell('Time', { class: 'time' }, h('time', { datetime: new Date(row.begun).toISOString(), title: row.instance ? `instance ${row.instance}` : null }, clock(row.begun))),
+    cell('Time', { class: 'time' }, h('time', { datetime: new Date(row.begun).toISOString(), title: row.instance ? `instance ${row.instance}` : null }, clock(row.begun)), feed.instances.size > 1 && row.instance && h('small', { class: 'mono on', title: `instance ${row.instance}` }, row.instance)),
   ];
 }
 
@@ -147,6 +147,6 @@ function endedRow(row) {
   return h('tr', { role: 'row', class: now() - row.at < 3000 ? 'link fresh' : 'link', data: { kind: 'ended', id: row.request_id } }, first(row),
     cell('Status', {}, h('a', { href, class: 'plain', 'aria-label': `Request with status ${row.status}: details`, title: row.error }, statusBadge(row.status)), cacheBadge(row.cache), row.attempts > 1 && h('span', { class: 'badge warn', title: `${row.attempts} attempts` }, `${row.attempts}×`)), who(row),
     cell('Tokens', { class: 'num', title: row.tokens ? `${row.tokens.prompt} in, ${row.tokens.completion} out` : null }, row.tokens ? short(tokens(row.tokens)) : '–'),
-    cell('Cost', { class: 'num' }, dollars(row.cost_usd)),
+    cell('Cost', { class: 'num', title: row.cost_usd === null ? 'No price of this model is known' : null }, dollars(row.cost_usd)),
     cell('Latency', { class: 'num', title: row.first_byte_ms === null ? null : `first byte after ${ms(row.first_byte_ms)}` }, ms(row.latency_ms)));
 }

@@ -1,20 +1,19 @@
 // Live: what all instances are doing right now, in numbers and one by one.
 
-import { get } from '../api.js';
 import { lines } from '../chart.js';
-import { copyable, failed } from '../dialog.js';
-import { h, put, say, text } from '../dom.js';
+import { h, put, text } from '../dom.js';
 import { feed } from '../feed.js';
 import { dollars, ms, rate, short, tick } from '../fmt.js';
 import { segments } from '../form.js';
-import { button, card, head } from '../page.js';
+import { head } from '../page.js';
 import { LiveList } from './live-list.js';
+import { welcome } from './welcome.js';
 
 const SPANS = { '1m': [60, 1], '5m': [300, 5], '15m': [900, 15] };
 /** What the large numbers are averaged over, seconds. */
 const RECENT = 60;
 
-export default function live({ root, signal }) {
+export default function live({ root, me, signal }) {
   let span = '5m';
   const tiles = [
     tile('Throughput', 'req/s', [{ name: 'Requests', color: 'c1', area: true, of: 'requests' }, { name: 'Errors', color: 'bad', area: true, quiet: true, of: 'errors' }], (n) => `${rate(n)} /s`, tick.number),
@@ -23,13 +22,18 @@ export default function live({ root, signal }) {
     tile('Spend', '$/min', [{ name: 'Spend', color: 'c4', area: true, of: 'dollars' }], (n) => `${dollars(n)} /min`, tick.dollars),
   ];
   const list = new LiveList(signal);
-  const welcome = h('div');
-  const body = h('div', {}, h('div', { class: 'tiles' }, tiles.map((one) => one.el)), list.el);
+  const greeting = h('div');
+  const figures = h('div', { class: 'tiles', role: 'group', 'aria-label': 'Figures' }, tiles.map((one) => one.el));
+  // On a phone they are wiped through, which must go by keys as well.
+  const narrow = matchMedia('(max-width: 560px)');
+  const reach = () => (narrow.matches ? figures.setAttribute('tabindex', '0') : figures.removeAttribute('tabindex'));
+  narrow.addEventListener('change', reach, { signal });
+  reach();
+  const body = h('div', {}, figures, list.el);
   put(root, head('Live', 'Every request on every instance, as it happens.', segments({
     label: 'Time span of the charts', value: span, options: Object.keys(SPANS).map((key) => [key, key]), pick(key) { span = key; draw(); },
-  })), welcome, body);
+  })), greeting, body);
 
-  let greeted = false;
   function draw() {
     const data = feed.series(...SPANS[span]);
     const now = feed.lately(RECENT);
@@ -38,16 +42,8 @@ export default function live({ root, signal }) {
     tiles[1].show(data, now.p50 === null ? '–' : ms(now.p50), now.p95 === null ? 'no requests in the last minute' : `p50 · p95 is ${ms(now.p95)}`);
     tiles[2].show(data, short(now.tokens / RECENT), `${short(now.tokens)} in the last minute`);
     tiles[3].show(data, dollars(now.cost), now.requests ? `${dollars(now.cost / now.requests)} a request` : 'in the last minute');
-    const quiet = feed.total === 0 && feed.running.size === 0;
-    if (quiet && !greeted) {
-      greeted = true;
-      greet(welcome, signal);
-    } else if (!quiet && greeted) {
-      greeted = false;
-      put(welcome);
-    }
   }
-  // The first look waits for the log's word on what was before, so that nobody is greeted as new who is not.
+  welcome({ place: greeting, me, signal });
   const first = setTimeout(draw, 400);
   const timer = setInterval(() => { if (!document.hidden) draw(); }, 1000);
   signal.addEventListener('abort', () => { clearInterval(timer); clearTimeout(first); }, { once: true });
@@ -68,38 +64,3 @@ function tile(title, unit, series, format, axis) {
     },
   };
 }
-
-/** Nothing has ever happened here: how to begin. */
-async function greet(place, signal) {
-  const body = { model: 'demo/echo', messages: [{ role: 'user', content: 'Hello, merido!' }] };
-  let models = [];
-  let accounts = [];
-  try {
-    [{ models }, { accounts }] = await Promise.all([get('/api/models', signal), get('/api/accounts', signal)]);
-  } catch {
-    return;
-  }
-  if (signal.aborted || feed.total) return;
-  const demo = accounts.some((one) => one.source === 'demo');
-  if (!demo && models.length) body.model = (models.find((one) => one.kind === 'virtual') ?? models[0]).id;
-  const curl = `curl ${location.origin}/v1/chat/completions \\\n  -H 'content-type: application/json' \\\n${demo ? '' : "  -H 'authorization: Bearer YOUR_KEY' \\\n"}  -d '${JSON.stringify(body)}'`;
-  const step = (done, words, href, link) => h('li', { class: done ? 'done' : '' }, h('span', {}, words), !done && href && h('a', { href }, link));
-  put(place, card('Nothing has passed through yet',
-    h('div', { class: 'greet' },
-      h('ol', { class: 'steps' },
-        step(accounts.some((one) => one.source !== 'demo'), demo ? 'Add a provider account (until then the built-in demo answers).' : 'Add a provider account.', '#/accounts', 'Add an account'),
-        step(false, 'Make a key for your application.', '#/keys', 'Make a key'),
-        step(false, 'Send a request; it shows up here at once.')),
-      h('div', {}, copyable(curl, { block: true }), demo && button('Send it from here', 'bolt', () => send(body), { kind: 'primary' })))));
-}
-
-async function send(body) {
-  try {
-    const response = await fetch('/v1/chat/completions', { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) });
-    if (!response.ok) throw new Error((await response.json()).error?.message ?? `It was answered with ${response.status}.`);
-    say('The request was answered');
-  } catch (error) {
-    failed(error);
-  }
-}
-

@@ -70,7 +70,7 @@ export default function logs({ root, signal, rest, query: given }) {
     put(place, listed(rows, filtered), h('p', { class: 'more', role: 'status' }, more || (rows.length ? h('span', { class: 'faint' }, `That was all: ${rows.length} shown`) : null)));
   }
 
-  const open = (id) => logDetail({ id, signal, closed: () => { if (!signal.aborted) history.replaceState(null, '', `#/logs${query(chosen)}`); } });
+  const open = (id) => logDetail({ id, signal, closed: () => { if (!signal.aborted && location.hash.startsWith(`#/logs/${id}`)) history.replaceState(null, '', `#/logs${query(chosen)}`); } });
   place.addEventListener('click', (event) => {
     const row = event.target.closest('tr[data-id]');
     if (!row || event.metaKey || event.ctrlKey || String(getSelection())) return;

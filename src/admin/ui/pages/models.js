@@ -3,7 +3,7 @@
 import { call } from '../api.js';
 import { ask, failed, toast } from '../dialog.js';
 import { h, put, say } from '../dom.js';
-import { count, short } from '../fmt.js';
+import { count, percent, short } from '../fmt.js';
 import { toggle } from '../form.js';
 import { icon } from '../icons.js';
 import { badge, button, card, empty, head, load, table } from '../page.js';
@@ -44,7 +44,7 @@ function shown(model, open, again) {
     own ? h('button', { type: 'button', class: 'ghost square grip', 'aria-label': `Move ${model.name}; arrow keys`, title: 'Drag, or use the arrow keys', data: { focus: `grip-${model.id}` } }, icon('grip')) : h('span', { class: 'square' }),
     h('div', { class: 'what' },
       h('header', {}, h('h2', {}, model.name), badge(strategy), model.sticky > 1 && badge(`sticky ${model.sticky}`), !own && badge('from the settings', '', 'It cannot be changed here'), !model.enabled && badge('off', 'warn')),
-      h('ol', { class: 'route', 'aria-label': `Targets of ${model.name}` }, model.targets.map((target) => h('li', {}, h('code', {}, target.model, target.account && h('span', { class: 'faint' }, `@${target.account}`)), weighted && h('small', {}, `× ${target.weight}`))))),
+      h('ol', { class: `route ${model.strategy === 'failover' ? 'ordered' : ''}`, 'aria-label': `Targets of ${model.name}` }, model.targets.map((target) => h('li', {}, h('code', {}, target.model, target.account && h('span', { class: 'faint' }, `@${target.account}`)), weighted && h('small', { title: `weight ${target.weight}` }, percent(target.weight, model.targets.reduce((sum, one) => sum + one.weight, 0))))))),
     own && h('div', { class: 'tools' },
       toggle({
         label: `${model.name} is on`, on: model.enabled, focus: `on-${model.id}`,

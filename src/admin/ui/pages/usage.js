@@ -50,6 +50,7 @@ function named(by, row) {
   if (by === 'day') return row.day;
   if (by === 'key') return row.key_name ?? (row.key_id ? row.key_id : 'anonymous');
   if (by === 'account') return row.account ? `${row.account_provider} @${row.account}` : row.account_id ?? 'none';
+  if (by === 'model' && row.model === '-') return 'reached no model';
   return row[by] || 'none';
 }
 
@@ -85,7 +86,7 @@ function chart(data, by, chosen) {
     groups.get(name)[column] += value(row);
   }
   const sum = (values) => values.reduce((a, b) => a + b, 0);
-  const sorted = [...groups].sort((a, b) => sum(b[1]) - sum(a[1]));
+  const sorted = [...groups].filter(([, values]) => sum(values) > 0).sort((a, b) => sum(b[1]) - sum(a[1]));
   const stacks = sorted.slice(0, COLOURS).map(([name, values], n) => ({ name, values, color: `c${n + 1}` }));
   const rest = sorted.slice(COLOURS);
   if (rest.length) stacks.push({ name: `${rest.length} more`, color: 'c7', values: dates.map((_, n) => sum(rest.map(([, values]) => values[n]))) });
