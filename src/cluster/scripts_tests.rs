@@ -25,7 +25,7 @@ async fn what_a_later_version_added_to_is_read_and_not_taken_for_nothing() {
     let mut held = Connector::new(&server.url(), None).unwrap().way("test").connection(b"").await;
     let (names, account) = (Names::new("t"), AccountId(5));
     let (table, trial, failures) = (names.rests(account), names.trial(account), names.failures(account, 7));
-    let far = "9000000000000";
+    let far = "9000000000000000";
     let set = Call::new("HSET", &table).arg(&table).arg("account");
     run(&mut held, set.arg(format!("7 {far} 3 1 {far} 1 and more"))).await;
     // (generation, left, level, reason, keep, ago, the server's time)
@@ -50,7 +50,6 @@ async fn no_number_of_a_lease_is_handed_out_twice_though_redis_is_emptied() {
     let [lease, counter] = Names::new("t").lease("work");
     let mut last = 0;
     for lost in ["FLUSHALL", "FLUSHALL", "DEL t:{lead}:work", "DEL t:{lead}:work"] {
-        // Two in a row must not have the same millisecond's.
         server.command(lost);
         let Value::Int(number) = run(&mut held, LEAD.call(&[&lease, &counter]).arg("a").arg(15_000)).await else {
             panic!()
@@ -62,10 +61,10 @@ async fn no_number_of_a_lease_is_handed_out_twice_though_redis_is_emptied() {
         last = number;
     }
     // The clock was set back.
-    run(&mut held, Call::new("SET", &counter).arg(&counter).arg("9000000000000")).await;
+    run(&mut held, Call::new("SET", &counter).arg(&counter).arg("9000000000000000")).await;
     server.command("DEL t:{lead}:work");
     assert_eq!(
         run(&mut held, LEAD.call(&[&lease, &counter]).arg("a").arg(15_000)).await,
-        Value::Int(9_000_000_000_001)
+        Value::Int(9_000_000_000_000_001)
     );
 }

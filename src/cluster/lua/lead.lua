@@ -3,7 +3,7 @@
 local held = redis.call('GET', KEYS[1])
 if not held then
   local t = redis.call('TIME')
-  local now = t[1] * 1000 + math.floor(t[2] / 1000)
+  local now = t[1] * 1000000 + t[2] -- microseconds: no two leases in one
   local fence = math.max((tonumber(redis.call('GET', KEYS[2])) or 0) + 1, now)
   local text = string.format('%.0f', fence)
   redis.call('SET', KEYS[2], text)
