@@ -138,8 +138,7 @@ fn a_stream_that_breaks_ends_with_the_callers_own_error() {
             let data: Value = serde_json::from_str(last.rsplit("data: ").next().unwrap()).unwrap();
             let (kind, message) = match (caller, path.as_str()) {
                 (Dialect::OpenAi, "/v1/responses") => (&data["type"], &data["message"]),
-                (Dialect::OpenAi, _) => (&data["error"]["type"], &data["error"]["message"]),
-                (Dialect::Anthropic, _) => (&data["error"]["type"], &data["error"]["message"]),
+                (Dialect::OpenAi | Dialect::Anthropic, _) => (&data["error"]["type"], &data["error"]["message"]),
                 (Dialect::Gemini, _) => (&data["error"]["status"], &data["error"]["message"]),
             };
             assert!(message.as_str().unwrap().contains("broke off") && kind.is_string(), "{path} {name}: {text}");

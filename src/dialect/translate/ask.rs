@@ -340,7 +340,7 @@ pub(super) fn estimate(ask: &Ask<'_>) -> u64 {
         for part in parts {
             match part {
                 Part::Text(text) | Part::Thought { text, .. } | Part::Media(Media { data: Data::Text(text), .. }) => {
-                    bytes += text.len() as u64
+                    bytes += text.len() as u64;
                 }
                 Part::Media(_) => tokens += PICTURE,
                 Part::Call(call) => bytes += (call.name.len() + call.args.len()) as u64,

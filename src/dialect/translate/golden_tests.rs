@@ -1,6 +1,6 @@
 //! Golden pairs: `tests/golden/{requests,answers,streams}/CASE.FROM.*` and what each becomes, `CASE.FROM-TO.*`.
 //!
-//! The sources are the forms of the providers' public documentation. With MERIDO_TEST_BLESS=1 what comes out is written
+//! The sources are the forms of the providers' public documentation. With `MERIDO_TEST_BLESS=1` what comes out is written
 //! down anew; look at the difference before it is kept.
 
 use super::*;

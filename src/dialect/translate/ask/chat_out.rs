@@ -48,7 +48,9 @@ pub(in super::super) fn write(ask: &Ask<'_>, target: &Target<'_>, stream: bool, 
             ("frequency_penalty", ask.frequency.map(|given| given.it)),
             ("seed", ask.seed),
         ] {
-            digits.into_iter().for_each(|digits| o.raw(name, digits));
+            if let Some(digits) = digits {
+                o.raw(name, digits);
+            }
         }
         o.maybe("stop", ask.stop.as_ref().map(|given| &given.it));
         if let Some(given) = &ask.format {

@@ -162,9 +162,8 @@ fn part<'a>(
             None => *known == name,
         };
         let found = pending.iter().position(waits).map(|n| pending.remove(n));
-        let id = match (found, id) {
-            (Some((_, id)), _) | (None, Some(id)) => id,
-            (None, None) => return Err(at.key("name").wrong("answers no call")),
+        let Some(id) = found.map(|(_, id)| id).or(id) else {
+            return Err(at.key("name").wrong("answers no call"));
         };
         let (text, failed) = response(&outcome)?;
         let parts = vec![Part::Text(text)];

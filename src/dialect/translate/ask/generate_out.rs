@@ -98,7 +98,9 @@ fn content(list: &mut Items<'_>, turn: &Turn<'_>, newer: bool) {
                 let media = parts.iter().filter(|part| matches!(part, Part::Media(_)));
                 media.for_each(|part| list.object(|o| one(o, part, &mut false)));
             }
-            others.iter().for_each(|part| list.object(|o| one(o, part, &mut unsealed)));
+            for part in &others {
+                list.object(|o| one(o, part, &mut unsealed));
+            }
         });
     });
 }
@@ -200,7 +202,9 @@ fn config(o: &mut Members<'_>, ask: &Ask<'_>, target: &Target<'_>, newer: bool) 
         ("frequencyPenalty", ask.frequency.map(|given| given.it)),
         ("seed", ask.seed),
     ] {
-        digits.into_iter().for_each(|digits| o.raw(name, digits));
+        if let Some(digits) = digits {
+            o.raw(name, digits);
+        }
     }
     o.maybe("stopSequences", ask.stop.as_ref().map(|given| &given.it));
     if let Some(Given { it, .. }) = &ask.format {

@@ -45,7 +45,9 @@ pub(in super::super) fn write(ask: &Ask<'_>, target: &Target<'_>, stream: bool) 
         for (name, digits) in
             [("temperature", ask.temperature), ("top_p", ask.top_p), ("top_k", ask.top_k.map(|given| given.it))]
         {
-            digits.into_iter().for_each(|digits| o.raw(name, digits));
+            if let Some(digits) = digits {
+                o.raw(name, digits);
+            }
         }
         o.maybe("stop_sequences", ask.stop.as_ref().map(|given| &given.it));
         match think {

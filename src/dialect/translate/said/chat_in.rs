@@ -33,7 +33,7 @@ impl Reader {
             put(failed(&obj.obj("error")?));
             return Some(());
         }
-        let choice = Obj::lax(*obj.items("choices").first()?)?;
+        let choice = Obj::lax(obj.items("choices").first()?)?;
         put(Event::Start(obj.say("model")));
         self.message(&choice.obj("message")?, put);
         self.rest(obj, &choice, put);

@@ -80,13 +80,15 @@ impl Reader {
         }
         let text = part.say("text").filter(|text| !text.is_empty());
         if part.get("thought").is_some_and(|flag| flag.get() == "true") {
-            text.into_iter().for_each(|text| put(Event::Thought(text)));
+            if let Some(text) = text {
+                put(Event::Thought(text));
+            }
             // A seal on text is advice; one on a thought ends it.
             if let Some(data) = seal {
                 put(Event::Sealed(Seal { origin: Origin::Gemini, data }));
             }
-        } else {
-            text.into_iter().for_each(|text| put(Event::Text(text)));
+        } else if let Some(text) = text {
+            put(Event::Text(text));
         }
     }
 }

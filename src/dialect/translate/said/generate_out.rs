@@ -71,7 +71,6 @@ impl Writer {
                 args.push_str(&more);
                 return if args.len() > MOST_KEPT { Err(super::super::too_long()) } else { Ok(()) };
             }
-            Event::Failed(_) | Event::End => return Ok(()),
             Event::Call { n, id, name, seal } => {
                 self.close(out);
                 let id = call_id(&self.facts, n, id.as_deref());
@@ -81,7 +80,7 @@ impl Writer {
             }
             Event::Text(text) | Event::Refusal(text) => Item::Text(text.into_owned()),
             Event::Thought(text) => Item::Thought { text: text.into_owned(), seal: None },
-            Event::Sealed(Seal { origin: Origin::OpenAi, .. }) => return Ok(()),
+            Event::Failed(_) | Event::End | Event::Sealed(Seal { origin: Origin::OpenAi, .. }) => return Ok(()),
             Event::Sealed(seal) => {
                 let seal = Seal { origin: seal.origin, data: seal.data.into_owned().into() };
                 Item::Thought { text: String::new(), seal: Some(seal) }

@@ -63,12 +63,11 @@ impl Writer {
         }
         match &event {
             Event::Start(_) => self.begin(out),
-            Event::Text(_) | Event::Refusal(_) | Event::Thought(_) | Event::Call { .. } | Event::Sealed(_) => {
-                if self.said.items.len() > self.announced {
-                    self.begin(out);
-                    self.close_before(out);
-                    self.open(out);
-                }
+            // It made a new item.
+            _ if self.said.items.len() > self.announced => {
+                self.begin(out);
+                self.close_before(out);
+                self.open(out);
             }
             _ => {}
         }
