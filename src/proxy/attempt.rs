@@ -109,7 +109,10 @@ pub(super) async fn upload(proxy: &Proxy, parts: &Parts, form: Form, ticket: &mu
     let Pick::Go(target, _) = picked else { return failures.into_answer(refusal) };
     if target.account().provider.dialect != Dialect::OpenAi || target.account().id == DEMO {
         let (model, name) = (&ticket.requested_model, ticket.endpoint.name());
-        let message = format!("`{model}` is served by a provider that has no counterpart of {name}.");
+        let dialect = ticket.endpoint.dialect().name();
+        let message = format!(
+            "`{model}` is not served by a provider that speaks {dialect}; others have no counterpart of {name}."
+        );
         return Err(Error::malformed(message).param("model"));
     }
     limit::hold_budget(proxy, ticket, &target).await?;

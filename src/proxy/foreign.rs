@@ -39,7 +39,10 @@ pub(super) async fn ask(
     let provider = &target.account().provider;
     let at = translate::counterpart(question.endpoint, provider.dialect, question.stream).ok_or_else(|| {
         let (model, name) = (&ticket.requested_model, question.endpoint.name());
-        let message = format!("`{model}` is served by a provider that has no counterpart of {name}.");
+        let dialect = question.endpoint.dialect().name();
+        let message = format!(
+            "`{model}` is not served by a provider that speaks {dialect}; others have no counterpart of {name}."
+        );
         Missed::Unsaid(Error::malformed(message).param("model"))
     })?;
     let asked = Asked {
