@@ -19,9 +19,6 @@ use std::sync::LazyLock;
 /// Most that is held back of an unfinished event.
 pub const MAX_HELD: usize = 256 * 1024;
 
-/// How much of one read is looked through for line ends.
-const COUNTED: usize = 1024;
-
 /// How much of the end of an overlong event is kept to find its usage.
 const WINDOW: usize = 8 * 1024;
 
@@ -206,7 +203,8 @@ impl StreamMeter {
             return events;
         }
         self.bytes += events.len() as u64;
-        self.lines += lines(&events);
+        // Exact in a long burst, too: whoever leaves in the middle pays by it.
+        self.lines += memchr::memchr_iter(b'\n', &events).count() as u64;
         if !self.ended {
             self.ended = self.find_end(&events);
         }
@@ -325,14 +323,6 @@ impl StreamMeter {
         self.raw.get_or_insert_default().grow(found);
         Some(false)
     }
-}
-
-/// How many lines: counted in what one or few events bring, guessed from its beginning in a long burst. They make an
-/// estimate only, where a provider counts nothing itself.
-fn lines(events: &[u8]) -> u64 {
-    let sample = events.get(..COUNTED).unwrap_or(events);
-    let counted = memchr::memchr_iter(b'\n', sample).count() as u64;
-    counted * events.len() as u64 / sample.len().max(1) as u64
 }
 
 /// Where the value of the member `name` begins, in the object at `at`.
