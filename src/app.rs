@@ -53,8 +53,9 @@ use ways::WaysOut;
 const MAX_IDLE_PER_HOST: usize = 1024;
 /// After *cut*, streams get this long to send their last event.
 const CUT_GRACE: Duration = Duration::from_secs(3);
-/// How long a start may wait for the others' rests: many times what it takes where Redis answers at all.
-const REDIS_PATIENCE: Duration = Duration::from_millis(250);
+/// How long a start may wait for the others' rests, where Redis answered a moment ago: many times what it takes, also to
+/// find a cluster's nodes on a busy machine.
+const REDIS_PATIENCE: Duration = Duration::from_secs(1);
 /// The last round's time at the end.
 const REDIS_GRACE: Duration = Duration::from_secs(2);
 /// The usage writer's and the store's time at the end.

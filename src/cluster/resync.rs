@@ -105,10 +105,9 @@ impl Progress {
         self.known.send_replace(Known::Unreachable);
     }
 
-    /// Returns once everything is known, or nobody can be reached.
+    /// Returns once everything is known. A node that can't be reached at once is no end: of several, one may answer late.
     pub(super) async fn settled(&self) -> bool {
-        let mut known = self.known.subscribe();
-        known.wait_for(|known| *known != Known::Asking).await.is_ok_and(|known| *known == Known::All)
+        self.known.subscribe().wait_for(|known| *known == Known::All).await.is_ok()
     }
 }
 
