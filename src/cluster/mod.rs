@@ -226,7 +226,8 @@ impl Cluster {
         Ok(Self { progress, threads })
     }
 
-    /// Waits until the others' rests are known here, at most `patience`. Whether they are.
+    /// Waits until the others' rests are known here: at most `patience`, and little longer than it takes to find that there
+    /// is no Redis. Whether they are.
     pub async fn known(&self, patience: Duration) -> bool {
         tokio::time::timeout(patience, self.progress.settled()).await.unwrap_or(false)
     }

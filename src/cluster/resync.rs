@@ -37,6 +37,9 @@ pub(super) enum Known {
     All,
 }
 
+/// How long a first failure is not believed.
+const SECOND_WIND: Duration = Duration::from_millis(800);
+
 /// What the subscription and the rounds tell each other.
 #[derive(Debug)]
 pub(super) struct Progress {
@@ -105,9 +108,15 @@ impl Progress {
         self.known.send_replace(Known::Unreachable);
     }
 
-    /// Returns once everything is known. A node that can't be reached at once is no end: of several, one may answer late.
+    /// Returns once everything is known, or nobody could be reached for [`SECOND_WIND`]: of several nodes the first asked
+    /// may be the one that answers late, and so may a subscription's.
     pub(super) async fn settled(&self) -> bool {
-        self.known.subscribe().wait_for(|known| *known == Known::All).await.is_ok()
+        let mut known = self.known.subscribe();
+        if known.wait_for(|known| *known != Known::Asking).await.is_ok_and(|known| *known == Known::All) {
+            return true;
+        }
+        let later = known.wait_for(|known| *known == Known::All);
+        tokio::time::timeout(SECOND_WIND, later).await.is_ok_and(|known| known.is_ok())
     }
 }
 
