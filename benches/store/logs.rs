@@ -11,7 +11,7 @@ const TIMES: u64 = 40;
 
 pub fn run(engine: &str, rows: u64, wait: bool) {
     let (dir, now) = (tempfile::tempdir().unwrap(), merido::base::Clock::unix_ms().cast_signed());
-    // The last day is today, up to its end: the newest rows lie ahead, which no question minds.
+    // The last day is today, up to now.
     let end = (now / DAY_MS + 1) * DAY_MS;
     let settings = ["maintenance_work_mem=512MB", "max_wal_size=512MB", "wal_level=minimal", "max_wal_senders=0"];
     let server = (engine == "postgres").then(|| Server::start(&[&settings[..], &["shared_buffers=512MB"]].concat()));
@@ -25,9 +25,9 @@ pub fn run(engine: &str, rows: u64, wait: bool) {
     assert_eq!(made.code, 0, "{made:?}");
     let start = Instant::now();
     if server.is_some() {
-        rows::postgres(&url, rows, end);
+        rows::postgres(&url, rows, end, now);
     } else {
-        rows::embedded(&dir.path().join("data/merido.db"), rows, end);
+        rows::embedded(&dir.path().join("data/merido.db"), rows, end, now);
     }
     println!("\n{engine}: {rows} log rows of {DAYS} days, made in {:.0} s", start.elapsed().as_secs_f64());
     if server.is_some() {
@@ -100,7 +100,7 @@ fn ask(gateway: &Process, rows: u64, end: i64) {
     for by in ["key", "model", "provider", "account", "day", "key,model"] {
         time(&format!("30 days to this minute by {by}"), &|_| format!("/api/usage?by={by}"));
     }
-    let month = format!("since={}&until={end}", end - 30 * DAY_MS);
+    let month = format!("since={}&until={}", end - 31 * DAY_MS, end - DAY_MS);
     time("30 whole days by key", &|_| format!("/api/usage?by=key&{month}"));
     let (noon, month) = (DAY_MS / 2, 30 * DAY_MS);
     time("30 days from noon to noon by key (worst)", &|_| {

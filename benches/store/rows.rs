@@ -57,8 +57,8 @@ fn totals(source: &str) -> String {
     each.join("; ")
 }
 
-/// Fills the database at `url`, the last day ending at `end_ms` (a multiple of a day).
-pub fn postgres(url: &str, rows: u64, end_ms: i64) {
+/// Fills the database at `url`: whole days up to `end_ms` (a multiple of a day), but nothing after `now_ms`.
+pub fn postgres(url: &str, rows: u64, end_ms: i64, now_ms: i64) {
     let each = rows.cast_signed() / DAYS;
     let values = values("TRUE", "FALSE", |number| format!("({number})::text"));
     run_sql(url, &keys_sql("decode(lpad(to_hex(n), 64, '0'), 'hex')", "generate_series(0, 9801) n", "FALSE")).unwrap();
@@ -73,7 +73,8 @@ pub fn postgres(url: &str, rows: u64, end_ms: i64) {
              INSERT INTO {name} ({TARGETS}) SELECT {values} FROM (
                SELECT {day}::bigint * {each} + i AS n, {from} + i * {DAY_MS} / ({each} + 1) AS time_ms,
                floor(random() * 10000)::bigint AS a, floor(random() * 10000)::bigint AS b,
-               floor(random() * 10000)::bigint AS c FROM generate_series(1::bigint, {each}) i OFFSET 0) made;
+               floor(random() * 10000)::bigint AS c FROM generate_series(1::bigint, {each}) i OFFSET 0) made
+               WHERE time_ms <= {now_ms};
              ALTER TABLE request_log ATTACH PARTITION {name} FOR VALUES FROM ({from}) TO ({});
              INSERT INTO log_sizes SELECT {from} / {DAY_MS}, 0, count(*), sum(size) FROM {name};
              {}",
@@ -88,7 +89,7 @@ pub fn postgres(url: &str, rows: u64, end_ms: i64) {
 }
 
 /// Fills the file, likewise.
-pub fn embedded(file: &Path, rows: u64, end_ms: i64) {
+pub fn embedded(file: &Path, rows: u64, end_ms: i64, now_ms: i64) {
     let each = rows.cast_signed() / DAYS;
     let values = values("1", "0", |number| format!("({number})"));
     let raw = Connection::open(file).unwrap();
@@ -110,7 +111,7 @@ pub fn embedded(file: &Path, rows: u64, end_ms: i64) {
             "{} INSERT INTO request_log ({TARGETS}) SELECT {values} FROM (
                SELECT {day} * {each} + i AS n, {from} + i * {DAY_MS} / ({each} + 1) AS time_ms,
                abs(random() % 10000) AS a, abs(random() % 10000) AS b, abs(random() % 10000) AS c FROM i
-               LIMIT -1 OFFSET 0)",
+               LIMIT -1 OFFSET 0) WHERE time_ms <= {now_ms}",
             count(each)
         );
         raw.execute_batch(&sql).unwrap();

@@ -110,8 +110,8 @@ impl StreamMeter {
     }
 
     /// Events passed, comments included: told from the number of lines, so an estimate where a provider's events have
-    /// an unusual number of lines.
-    pub fn events(&self) -> u64 {
+    /// an unusual number of lines. Of no meaning once the stream has told all.
+    fn events(&self) -> u64 {
         if let Some(array) = &self.array {
             return array.elements();
         }
@@ -127,9 +127,17 @@ impl StreamMeter {
         self.ended || self.array.as_ref().is_some_and(ArrayMeter::ended)
     }
 
-    /// Completion tokens guessed from what was relayed, for streams whose provider reported none: one for each event,
-    /// or a quarter of the bytes beyond an event's usual wrapping.
+    /// The stream said its last word and what it used: nothing is left to guess.
+    fn told_all(&self) -> bool {
+        self.saw_end() && self.array.as_ref().map_or(self.raw, ArrayMeter::raw).is_some()
+    }
+
+    /// Completion tokens guessed from what was relayed, for streams whose provider did not report all: one for each
+    /// event, or a quarter of the bytes beyond an event's usual wrapping. 0 when it did.
     pub fn content_estimate(&self) -> u64 {
+        if self.told_all() {
+            return 0;
+        }
         let events = self.events();
         let wrapping = match self.endpoint {
             Endpoint::Responses | Endpoint::Chat => 220,
@@ -203,12 +211,14 @@ impl StreamMeter {
             return events;
         }
         self.bytes += events.len() as u64;
-        // Exact in a long burst, too: whoever leaves in the middle pays by it.
-        self.lines += memchr::memchr_iter(b'\n', &events).count() as u64;
         if !self.ended {
             self.ended = self.find_end(&events);
         }
         let dropped = self.find_usage(&events);
+        // Exact in a long burst, too: whoever leaves in the middle pays by it.
+        if !self.told_all() {
+            self.lines += memchr::memchr_iter(b'\n', &events).count() as u64;
+        }
         if dropped.is_empty() { events } else { without(&events, &dropped) }
     }
 

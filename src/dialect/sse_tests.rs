@@ -46,7 +46,8 @@ fn run(endpoint: Endpoint, drop: bool, parts: &[&[u8]]) -> Seen {
     }
     out.extend_from_slice(&meter.finish());
     let usage = meter.usage().map(|u| (u.prompt, u.completion));
-    (String::from_utf8_lossy(&out).into_owned(), usage, meter.saw_end(), meter.events())
+    let events = if meter.told_all() { 0 } else { meter.events() };
+    (String::from_utf8_lossy(&out).into_owned(), usage, meter.saw_end(), events)
 }
 
 fn whole(endpoint: Endpoint, drop: bool, text: &str) -> Seen {
@@ -55,11 +56,19 @@ fn whole(endpoint: Endpoint, drop: bool, text: &str) -> Seen {
 
 #[test]
 fn each_dialect_is_counted() {
-    assert_eq!(whole(Endpoint::Chat, false, CHAT), (CHAT.into(), Some((12, 34)), true, 5));
-    assert_eq!(whole(Endpoint::Responses, true, RESPONSES), (RESPONSES.into(), Some((3, 9)), true, 3));
-    assert_eq!(whole(Endpoint::Messages, true, MESSAGES), (MESSAGES.into(), Some((60, 15)), true, 5));
-    assert_eq!(whole(Endpoint::StreamGenerate, true, GEMINI), (GEMINI.into(), Some((4, 8)), true, 2));
-    assert_eq!(whole(Endpoint::StreamGenerate, true, GEMINI_ARRAY), (GEMINI_ARRAY.into(), Some((4, 8)), true, 2));
+    assert_eq!(whole(Endpoint::Chat, false, CHAT), (CHAT.into(), Some((12, 34)), true, 0));
+    assert_eq!(whole(Endpoint::Responses, true, RESPONSES), (RESPONSES.into(), Some((3, 9)), true, 0));
+    assert_eq!(whole(Endpoint::Messages, true, MESSAGES), (MESSAGES.into(), Some((60, 15)), true, 0));
+    assert_eq!(whole(Endpoint::StreamGenerate, true, GEMINI), (GEMINI.into(), Some((4, 8)), true, 0));
+    assert_eq!(whole(Endpoint::StreamGenerate, true, GEMINI_ARRAY), (GEMINI_ARRAY.into(), Some((4, 8)), true, 0));
+    // Until it has told all, its events count.
+    let but_last = |text: &'static str| &text[..text.trim_end().rfind("\n\n").unwrap() + 2];
+    assert_eq!(whole(Endpoint::Chat, false, but_last(CHAT)).3, 4);
+    assert_eq!(whole(Endpoint::Responses, false, but_last(RESPONSES)).3, 2);
+    assert_eq!(whole(Endpoint::Messages, false, but_last(MESSAGES)).3, 4);
+    let all_but_end = GEMINI.find("data: {\"candidates\":[{\"fin").unwrap();
+    assert_eq!(whole(Endpoint::StreamGenerate, false, &GEMINI[..all_but_end]).3, 1);
+    assert_eq!(whole(Endpoint::StreamGenerate, false, GEMINI_ARRAY.split_once(",\r\n").unwrap().0).3, 1);
     for (endpoint, text) in [(Endpoint::Chat, CHAT), (Endpoint::Messages, MESSAGES), (Endpoint::Responses, RESPONSES)] {
         let cut = &text[..text.len() * 2 / 3];
         assert!(!whole(endpoint, false, cut).2, "{endpoint:?}: the end was only spoken of");
@@ -70,7 +79,7 @@ fn each_dialect_is_counted() {
 fn only_the_usage_chunk_is_dropped() {
     let usage_line = CHAT.lines().find(|l| l.contains("prompt_tokens")).unwrap();
     let want = CHAT.replace(&format!("{usage_line}\n\n"), "");
-    assert_eq!(whole(Endpoint::Chat, true, CHAT), (want.clone(), Some((12, 34)), true, 5));
+    assert_eq!(whole(Endpoint::Chat, true, CHAT), (want.clone(), Some((12, 34)), true, 0));
     let (crlf, want) = (CHAT.replace('\n', "\r\n"), want.replace('\n', "\r\n"));
     assert_eq!(whole(Endpoint::Chat, true, &crlf).0, want);
     let both = "data: {\"choices\":[{}],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}\n\n";

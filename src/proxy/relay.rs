@@ -86,10 +86,6 @@ impl Relay {
     /// What the meter knows, for a settlement now.
     fn measured(&self) -> (Option<Usage>, u64) {
         match &self.meter {
-            // A stream that said its last word has counted all of it.
-            Meter::Events(meter) | Meter::Translated(meter, _) if meter.saw_end() && meter.usage().is_some() => {
-                (meter.usage(), 0)
-            }
             Meter::Events(meter) | Meter::Translated(meter, _) => (meter.usage(), meter.content_estimate()),
             Meter::Tail { kept, .. } => {
                 let mut tail = BytesMut::new();
