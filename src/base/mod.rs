@@ -12,6 +12,7 @@ pub mod ids;
 pub mod metrics;
 pub mod pieces;
 pub mod seal;
+pub mod spare;
 pub mod stripes;
 pub mod sync;
 pub mod tasks;

@@ -43,8 +43,19 @@ fn model_edit(body: &Bytes, peek: &Peek, name: &str) -> Option<Edit> {
         let start = range.start + 1;
         return Some((start..start + old.len() - name.len(), Bytes::new()));
     }
-    let quoted = serde_json::Value::from(name).to_string();
-    Some((range, Bytes::from(quoted)))
+    Some((range, quoted(name)))
+}
+
+/// `name` as JSON. What needs no escape, as models' names do not, is copied once into room of its very size.
+fn quoted(name: &str) -> Bytes {
+    if name.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        return serde_json::Value::from(name).to_string().into();
+    }
+    let mut out = Vec::with_capacity(name.len() + 2);
+    out.push(b'"');
+    out.extend_from_slice(name.as_bytes());
+    out.push(b'"');
+    out.into()
 }
 
 fn usage_edit(peek: &Peek) -> Option<Edit> {

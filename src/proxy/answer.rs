@@ -4,7 +4,7 @@
 //! [`Relay`], and the ticket travels with it.
 
 use super::demo::Events;
-use super::headers::{self, ours};
+use super::headers::{self, Values, ours};
 use super::relay::Relay;
 use super::settle::Ticket;
 use super::{intake, limit, replay};
@@ -46,8 +46,7 @@ impl Answer {
             Self::Translated(reply, translator) => translated(reply, ticket, translator),
             Self::Whole { status, headers, body, usage } => {
                 ticket.overhead += Clock::now().since(ticket.ours_since);
-                let mut response = head(status, headers, &ticket);
-                put_overhead(response.headers_mut(), &ticket);
+                let mut response = head(status, headers, &ticket, Says::Overhead);
                 ticket.done(status.as_u16(), usage, body.len() as u64 / 4);
                 *response.body_mut() = Body::full(body);
                 response
@@ -59,7 +58,7 @@ impl Answer {
                     body = translated_refusal(own, status.as_u16(), &body, id.to_str().unwrap_or_default()).into();
                     headers::translated(&mut headers, "application/json");
                 }
-                let mut response = head(status, headers, &ticket);
+                let mut response = head(status, headers, &ticket, Says::Nothing);
                 *response.body_mut() = Body::full(body);
                 ticket.failed(status.as_u16(), "upstream_refused");
                 response
@@ -88,16 +87,13 @@ fn relay(mut reply: Reply, mut ticket: Box<Ticket>, drops_usage: bool) -> Respon
         let now = Clock::now();
         ticket.overhead += now.since(ticket.ours_since);
         ticket.ended = Some(now);
-        let mut response = head(status, reply.headers, &ticket);
-        put_overhead(response.headers_mut(), &ticket);
+        let mut response = head(status, reply.headers, &ticket, Says::Overhead);
         ticket.done(status.as_u16(), usage, body.len() as u64 / 4);
         *response.body_mut() = Body::full(body);
         return response;
     }
-    let mut response = head(status, reply.headers, &ticket);
-    if !ticket.stream {
-        put_overhead(response.headers_mut(), &ticket);
-    }
+    let says = if ticket.stream { Says::Nothing } else { Says::Overhead };
+    let mut response = head(status, reply.headers, &ticket, says);
     let status = status.as_u16();
     let array = ticket.endpoint == Endpoint::StreamGenerate && json;
     let relay = match (readable, events || array, json) {
@@ -114,15 +110,11 @@ fn relay(mut reply: Reply, mut ticket: Box<Ticket>, drops_usage: bool) -> Respon
 
 /// The meter reads the provider's own bytes, the client gets the translator's.
 fn translated(reply: Reply, ticket: Box<Ticket>, translator: Box<StreamTranslator>) -> Response<Body> {
-    let mut response = head(reply.status, reply.headers, &ticket);
+    let mut response = head(reply.status, reply.headers, &ticket, Says::Nothing);
     let meter = StreamMeter::new(ticket.asked_at, false);
     let status = reply.status.as_u16();
     *response.body_mut() = Body::stream(Relay::translated(reply.body, ticket, status, meter, translator));
     response
-}
-
-fn put_overhead(headers: &mut HeaderMap, ticket: &Ticket) {
-    headers.insert(ours::OVERHEAD.clone(), HeaderValue::from(ticket.overhead.as_micros() as u64));
 }
 
 fn demo(reply: echo::Reply, ticket: Box<Ticket>) -> Response<Body> {
@@ -132,7 +124,7 @@ fn demo(reply: echo::Reply, ticket: Box<Ticket>) -> Response<Body> {
     };
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    let mut response = head(StatusCode::OK, headers, &ticket);
+    let mut response = head(StatusCode::OK, headers, &ticket, Says::Nothing);
     *response.body_mut() = match reply {
         echo::Reply::Whole(body) => {
             let usage = usage::from_body(ticket.endpoint, &body);
@@ -152,13 +144,24 @@ fn demo(reply: echo::Reply, ticket: Box<Ticket>) -> Response<Body> {
     response
 }
 
+/// Whether an answer's head says how long we had the request in our own hands: known only when nothing is to come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Says {
+    Overhead,
+    Nothing,
+}
+
 /// The provider's head with our own lines in it.
-fn head(status: StatusCode, mut headers: HeaderMap, ticket: &Ticket) -> Response<Body> {
+fn head(status: StatusCode, mut headers: HeaderMap, ticket: &Ticket, says: Says) -> Response<Body> {
+    let mut values = Values::new();
     headers::strip_reply(&mut headers);
-    headers.insert(intake::X_REQUEST_ID.clone(), request_id(ticket));
-    put_attempts(&mut headers, ticket);
-    headers.insert(ours::CACHE.clone(), HeaderValue::from_static("miss"));
-    put_own(&mut headers, ticket);
+    headers.insert(&intake::X_REQUEST_ID, request_id(ticket));
+    put_attempts(&mut headers, ticket, &mut values);
+    headers.insert(&ours::CACHE, HeaderValue::from_static("miss"));
+    put_own(&mut headers, ticket, &mut values);
+    if says == Says::Overhead {
+        headers.insert(&ours::OVERHEAD, values.number(ticket.overhead.as_micros() as u64));
+    }
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -169,22 +172,30 @@ fn head(status: StatusCode, mut headers: HeaderMap, ticket: &Ticket) -> Response
 pub(super) fn refused(error: &Error, ticket: Box<Ticket>) -> Response<Body> {
     let mut response = super::refusal(ticket.endpoint.dialect(), error, request_id(&ticket));
     let headers = response.headers_mut();
+    let mut values = Values::new();
     if ticket.attempts > 0 {
-        put_attempts(headers, &ticket);
+        put_attempts(headers, &ticket, &mut values);
     }
     // Who is refused needs them most.
-    put_own(headers, &ticket);
+    put_own(headers, &ticket, &mut values);
     ticket.failed(error.status(), error.kind.code());
     response
 }
 
 /// Who was asked, and at which attempt.
-fn put_attempts(headers: &mut HeaderMap, ticket: &Ticket) {
+fn put_attempts(headers: &mut HeaderMap, ticket: &Ticket, values: &mut Values) {
     if let Some(target) = &ticket.target {
-        headers.insert(ours::ACCOUNT.clone(), headers::text(&target.account().label));
-        headers.insert(ours::MODEL.clone(), headers::model(&target.account().provider.name, target.model.name()));
+        let account = target.account();
+        headers.insert(&ours::ACCOUNT, values.text(&[&account.label]));
+        headers.insert(&ours::MODEL, values.text(&[&account.provider.name, "/", target.model.name()]));
     }
-    headers.insert(ours::ATTEMPTS.clone(), HeaderValue::from(ticket.attempts));
+    headers.insert(
+        &ours::ATTEMPTS,
+        match ticket.attempts {
+            1 => HeaderValue::from_static("1"),
+            more => values.number(more.into()),
+        },
+    );
 }
 
 /// The client's request id if it sent a sane one, else ours.
@@ -193,8 +204,8 @@ pub(super) fn request_id(ticket: &Ticket) -> HeaderValue {
 }
 
 /// What this caller may know of its own limits.
-pub(super) fn put_own(headers: &mut HeaderMap, ticket: &Ticket) {
+pub(super) fn put_own(headers: &mut HeaderMap, ticket: &Ticket, values: &mut Values) {
     if let Some(limits) = &ticket.limits {
-        limit::put_headers(limits, ticket.endpoint.dialect(), headers);
+        limit::put_headers(limits, ticket.endpoint.dialect(), headers, values);
     }
 }

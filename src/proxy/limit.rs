@@ -5,6 +5,7 @@
 //! the policy decides. Refused because nobody could tell (`closed`) is our fault: 503 with `Retry-After`, never 429.
 
 use super::auth::Caller;
+use super::headers::Values;
 use super::settle::Ticket;
 use super::{Proxy, Shared, settle};
 use crate::base::metrics::METRICS;
@@ -20,7 +21,7 @@ use crate::state::desk::Policy;
 use crate::state::limit_headers::{self, Family, for_each};
 use crate::state::limiter::{Decision, LimitHeaders, Refusal, Taken, Waiting};
 use crate::state::subject::Subject;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName};
 use std::time::Duration;
 
 /// What keys without limits of their own, and anonymous callers, may use.
@@ -146,10 +147,10 @@ const fn names([limit, left, reset, limit_2, left_2, reset_2]: [&'static str; 6]
 }
 
 /// Writes what the caller may know of its limits; ours take the place of the provider's.
-pub(super) fn put_headers(limits: &LimitHeaders, dialect: Dialect, headers: &mut HeaderMap) {
+pub(super) fn put_headers(limits: &LimitHeaders, dialect: Dialect, headers: &mut HeaderMap, values: &mut Values) {
     let mut put = |names: &'static [HeaderName; 6], which: usize, value: &str| {
-        if let (Some(name), Ok(value)) = (names.get(which), HeaderValue::from_str(value)) {
-            headers.insert(name, value);
+        if let Some(name) = names.get(which) {
+            headers.insert(name, values.text(&[value]));
         }
     };
     // Wall time is only asked for where a header says it.

@@ -28,7 +28,7 @@ mod trial;
 
 use crate::base::ids::RequestIds;
 use crate::base::tasks::Drain;
-use crate::base::{Clock, Error, ErrorKind, Now, RequestId};
+use crate::base::{Clock, Error, ErrorKind, Now, RequestId, spare};
 use crate::config::{Settings, StreamUsage};
 use crate::dialect::peek::{Peek, peek};
 use crate::dialect::{Dialect, Endpoint, estimate};
@@ -193,7 +193,9 @@ impl Proxy {
             Ok((question, Some(claim))) => Box::pin(dedup::seated(&self, question, ticket, &claim)).await,
             Ok((question, None)) => {
                 let answer = semantic::answer(&self, &question, &mut ticket).await;
-                finish(answer, ticket, question.inject_usage(&self.shared.settings))
+                let drops_usage = question.inject_usage(&self.shared.settings);
+                spare::keep(question.parts.headers);
+                finish(answer, ticket, drops_usage)
             }
             Err(error) => answer::refused(&error, ticket),
         }

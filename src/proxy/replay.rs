@@ -3,7 +3,7 @@
 //! What of a head is kept is decided here, once for all who keep answers; nothing that names one request or one
 //! caller's limits is.
 
-use super::headers::ours;
+use super::headers::{Values, ours};
 use super::settle::Ticket;
 use super::{answer, intake};
 use crate::dialect::usage::Usage;
@@ -32,7 +32,7 @@ pub(super) fn head(kept: &Head, ticket: &Ticket) -> Response<()> {
     *response.status_mut() = kept.status;
     let mut headers = kept.headers.clone();
     headers.remove(CONTENT_LENGTH);
-    answer::put_own(&mut headers, ticket);
+    answer::put_own(&mut headers, ticket, &mut Values::new());
     headers.insert(ours::CACHE.clone(), HeaderValue::from_static(ticket.cache.name()));
     headers.insert(intake::X_REQUEST_ID.clone(), answer::request_id(ticket));
     *response.headers_mut() = headers;

@@ -199,7 +199,8 @@ pub(super) async fn run<S, H>(
         .half_close(false)
         // Taken at the very end: one answer, which says so.
         .keep_alive(drain.phase() < Phase::Finish)
-        .max_headers(128)
+        // No `max_headers`: hyper's own 100 lines lie on the stack, any other number in two blocks of the heap, 8 KB
+        // a request.
         .max_buf_size(128 << 10)
         // Not `pipeline_flush`: with it the 400 to a head that can't be read would stay in the buffer, and a body
         // would be taken without end: a client that does not read would have its whole stream kept in our memory.

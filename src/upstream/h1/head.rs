@@ -4,6 +4,7 @@
 //! both, no bare LF, no folded line, no control character. Limits: [`MAX_HEAD`] bytes, [`MAX_HEADERS`] lines.
 
 use super::framing::{Framing, is_text, is_token};
+use crate::base::spare;
 use crate::state::catalog::BaseUrl;
 use crate::upstream::call::Headers;
 use bytes::Bytes;
@@ -83,7 +84,7 @@ pub fn parse(raw: &Bytes, method: &Method) -> Result<Head, &'static str> {
     }
     let status = answer.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or("bad status")?;
     // Room for what the caller adds on the way to its client: a map that grows is hashed anew.
-    let mut headers = HeaderMap::with_capacity(answer.headers.len() + ROOM);
+    let mut headers = spare::header_map(answer.headers.len() + ROOM);
     let mut length = None;
     let mut chunked = false;
     let mut keep_alive = answer.version == Some(1);
