@@ -85,6 +85,7 @@ impl Arriving {
                     return Poll::Ready(Err(CallError::because(broke(&error, true), true, error)));
                 }
                 Poll::Pending => {
+                    self.conn.doze();
                     if std::mem::take(&mut self.moved) {
                         self.conn.alarm.set(Clock::now() + self.idle);
                     }

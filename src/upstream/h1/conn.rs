@@ -80,6 +80,18 @@ impl Conn {
         }
     }
 
+    /// Lets go of both buffers until there is something to put into them: a stream waits nearly all its life, and ten
+    /// thousand of them wait together.
+    pub(super) fn doze(&mut self) {
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+        if self.written == self.output.len() {
+            self.output = Vec::new();
+            self.written = 0;
+        }
+    }
+
     /// Reads what is there, at most about [`ROUND`]; `Ok(0)` is the end. Leaves at once with whatever came: it goes on
     /// only while the socket keeps filling the buffer.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -87,6 +99,12 @@ impl Conn {
             return Poll::Ready(Err(error));
         }
         let mut total = 0;
+        // Without a buffer nothing is fetched before there is something to put into it.
+        if self.input.capacity() == 0
+            && let Stream::Plain(tcp) = &self.io
+        {
+            ready!(tcp.poll_read_ready(cx))?;
+        }
         loop {
             if self.input.capacity() - self.input.len() < self.want / 2 {
                 // Takes the space back where earlier answers are dropped by now; else a fresh buffer.
