@@ -164,6 +164,9 @@ impl http_body::Body for Body {
     }
 }
 
+/// Room made at once for a body that was announced: nearly every prompt, images aside.
+const RESERVED: u64 = 1 << 20;
+
 /// Reads a client's body whole. More than `limit` bytes → 413 before they are buffered; `idle` of silence → 408.
 pub async fn read(mut body: Incoming, limit: u64, idle: Duration) -> Result<Bytes, Error> {
     let announced = body.size_hint();
@@ -175,8 +178,9 @@ pub async fn read(mut body: Incoming, limit: u64, idle: Duration) -> Result<Byte
     if announced.exact() == Some(first.len() as u64) {
         return Ok(first);
     }
-    // The announced length is a promise of the client's: reserve for it only as far as bytes have come.
-    let mut whole = BytesMut::with_capacity((announced.lower().min(256 << 10) as usize).max(first.len()));
+    // The announced length is a promise of the client's: room for more than this is made as bytes come, which copies what
+    // has come. What is only reserved is not resident.
+    let mut whole = BytesMut::with_capacity((announced.lower().min(RESERVED) as usize).max(first.len()));
     let mut next = Some(first);
     while let Some(data) = next {
         if whole.len() as u64 + data.len() as u64 > limit {
