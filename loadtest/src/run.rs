@@ -43,6 +43,9 @@ pub(crate) struct Options {
     /// Threads of the closed loop; 0 is one per core.
     #[arg(long, default_value_t = 0)]
     threads: usize,
+    /// The connections of a closed loop begin over so many milliseconds instead of all at once.
+    #[arg(long, default_value_t = 0)]
+    spread_ms: u64,
     /// Open loop: requests per second. Without it a closed loop at full speed.
     #[arg(long)]
     rate: Option<f64>,
@@ -137,6 +140,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         requests: Arc::new(Requests::one(shape.form("", options.event_delay))),
         connections: options.connections,
         threads: threads(options.threads),
+        spread: Duration::from_millis(options.spread_ms),
         rate: rate(options.rate)?,
         duration: seconds(options.duration)?,
         most: options.requests,

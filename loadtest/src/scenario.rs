@@ -89,6 +89,9 @@ pub(crate) struct LoadTable {
     pub(crate) seconds: f64,
     /// Seconds before each measurement that are not counted.
     pub(crate) warmup: f64,
+    /// A closed loop's connections begin over so many milliseconds instead of all at once.
+    #[serde(default)]
+    pub(crate) spread_ms: u64,
     /// Whether a mix changes from request to request or from connection to connection.
     #[serde(default)]
     pub(crate) turns: Turns,
@@ -225,6 +228,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("unary", include_str!("../scenarios/unary.toml")),
     ("sse-burst", include_str!("../scenarios/sse-burst.toml")),
     ("sse-paced", include_str!("../scenarios/sse-paced.toml")),
+    ("sse-spread", include_str!("../scenarios/sse-spread.toml")),
     ("upstream-50ms", include_str!("../scenarios/upstream-50ms.toml")),
     ("large-prompts", include_str!("../scenarios/large-prompts.toml")),
     ("mixed", include_str!("../scenarios/mixed.toml")),

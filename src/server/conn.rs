@@ -61,6 +61,8 @@ pub(super) struct State {
     unread: Unread,
     /// It ends with a body on its way.
     lingers: AtomicBool,
+    /// What follows the running request has begun to come: its end has the connection look again.
+    follows: AtomicBool,
 }
 
 /// Held by the reply: its request has ended when it drops.
@@ -91,6 +93,9 @@ impl State {
     fn rest(&self) {
         self.what.store(IDLE, Ordering::Relaxed);
         self.deadline.set(self.deadline.timeouts.idle);
+        if self.follows.swap(false, Ordering::Relaxed) {
+            self.deadline.wake();
+        }
     }
 
     fn wait_for_rest(&self) {
@@ -192,11 +197,13 @@ pub(super) async fn run<S, H>(
         deadline: Deadline::new(alarms, timeouts),
         unread: Unread::default(),
         lingers: AtomicBool::new(false),
+        follows: AtomicBool::new(false),
     });
     let io = TokioIo::new(Tracked::new(socket, Arc::clone(&state)));
     let service = Serve { handler, peer, state: Arc::clone(&state) };
     let http = hyper::server::conn::http1::Builder::new()
-        .half_close(false)
+        // A client that leaves is seen by `Tracked`, without the buffer that hyper would hold to see it.
+        .half_close(true)
         // Taken at the very end: one answer, which says so.
         .keep_alive(drain.phase() < Phase::Finish)
         // No `max_headers`: hyper's own 100 lines lie on the stack, any other number in two blocks of the heap, 8 KB
@@ -324,5 +331,13 @@ impl Watch for State {
             (false, UNREAD) => self.deadline.set(self.patience()),
             _ => {}
         }
+    }
+
+    fn awaits_end(&self) -> bool {
+        self.what.load(Ordering::Relaxed) == BUSY
+    }
+
+    fn kept_byte(&self) {
+        self.follows.store(true, Ordering::Relaxed);
     }
 }

@@ -2,6 +2,10 @@
 //!
 //! Both versions of HTTP keep the same account of writing: a socket that takes nothing starts the clock, one that moves
 //! stops it. What the deadline means while nothing is written is theirs to say.
+//!
+//! A client that leaves while its answer is awaited is noticed here, after each flush and by a read of one byte into the
+//! stack: hyper's own watch (`half_close(false)`) holds a read buffer of 8 KiB for as long as a stream lasts. A byte that
+//! does come is kept for whoever reads next.
 
 use super::ConnTimeouts;
 use crate::base::alarms::{Alarm, Alarms};
@@ -19,6 +23,12 @@ pub(super) trait Watch: Send + Sync + 'static {
     fn read(&self);
     /// Bytes went out, or (`pending`) the socket takes none.
     fn wrote(&self, pending: bool);
+    /// Whether nothing but the client's end is expected now.
+    fn awaits_end(&self) -> bool {
+        false
+    }
+    /// A byte came instead: whoever reads next finds it, but the socket wakes nobody for it any more.
+    fn kept_byte(&self) {}
 }
 
 /// A connection's deadline. One core's tasks touch it only; the atomics are for `Send`'s sake.
@@ -35,6 +45,8 @@ pub(super) struct Deadline {
 pub(super) struct Tracked<S, W> {
     inner: S,
     watch: Arc<W>,
+    /// Came while only the end was expected.
+    kept: Option<u8>,
 }
 
 impl Deadline {
@@ -80,7 +92,7 @@ impl Deadline {
 
 impl<S, W> Tracked<S, W> {
     pub(super) fn new(inner: S, watch: Arc<W>) -> Self {
-        Self { inner, watch }
+        Self { inner, watch, kept: None }
     }
 
     /// The socket itself.
@@ -89,8 +101,46 @@ impl<S, W> Tracked<S, W> {
     }
 }
 
+impl<S: AsyncRead + Unpin, W: Watch> Tracked<S, W> {
+    /// After a write: one that has to wait may wait for a client that is gone.
+    fn wrote(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.watch.wrote(polled.is_pending());
+        if polled.is_pending() {
+            self.look_for_end(cx)?;
+        }
+        polled
+    }
+
+    /// Fails once the client has left. No system call while nothing arrived.
+    fn look_for_end(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.kept.is_some() || !self.watch.awaits_end() {
+            return Ok(());
+        }
+        let mut byte = [0];
+        let mut buf = ReadBuf::new(&mut byte);
+        match Pin::new(&mut self.inner).poll_read(cx, &mut buf) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(())) => {
+                self.kept = Some(*buf.filled().first().ok_or(io::ErrorKind::ConnectionAborted)?);
+                self.watch.kept_byte();
+                // hyper may have been about to read it.
+                cx.waker().wake_by_ref();
+                Ok(())
+            }
+        }
+    }
+}
+
 impl<S: AsyncRead + Unpin, W: Watch> AsyncRead for Tracked<S, W> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if buf.remaining() > 0
+            && let Some(byte) = self.kept.take()
+        {
+            buf.put_slice(&[byte]);
+            self.watch.read();
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
         if polled.is_ready() && buf.filled().len() > before {
@@ -100,11 +150,10 @@ impl<S: AsyncRead + Unpin, W: Watch> AsyncRead for Tracked<S, W> {
     }
 }
 
-impl<S: AsyncWrite + Unpin, W: Watch> AsyncWrite for Tracked<S, W> {
+impl<S: AsyncRead + AsyncWrite + Unpin, W: Watch> AsyncWrite for Tracked<S, W> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.watch.wrote(polled.is_pending());
-        polled
+        self.wrote(cx, polled)
     }
 
     fn poll_write_vectored(
@@ -113,8 +162,7 @@ impl<S: AsyncWrite + Unpin, W: Watch> AsyncWrite for Tracked<S, W> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.watch.wrote(polled.is_pending());
-        polled
+        self.wrote(cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -122,7 +170,9 @@ impl<S: AsyncWrite + Unpin, W: Watch> AsyncWrite for Tracked<S, W> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let polled = Pin::new(&mut self.inner).poll_flush(cx);
+        self.look_for_end(cx)?;
+        polled
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

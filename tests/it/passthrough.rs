@@ -3,8 +3,12 @@
 //! Bodies and their framing; headers and uploads are `passhead`'s.
 
 use crate::support::client::{Conn, post, post_bytes};
+use crate::support::eventually;
 use crate::support::gateway::{Setup, TestGateway};
 use crate::support::provider::{Provider, Script, Then, chat, chat_events};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Everything a careless rewrite would change: order, spacing, line ends, escapes, numbers no float holds, unknown
 /// fields, a model's name where it is none.
@@ -224,4 +228,40 @@ fn one_connection_carries_one_request_after_another_and_several_at_once() {
     assert_eq!([&ids[0], &ids[1], &ids[3]], [&id(3), &id(4), &id(5)]);
     assert_eq!(ids[2].0, 404);
     assert_eq!((provider.calls(), provider.open()), (6, 1), "and the provider's connection was kept, too");
+}
+
+/// What a client sends while it waits is neither lost nor taken for its leaving: it is the next request.
+#[test]
+fn requests_that_come_while_an_answer_is_awaited_are_served_in_turn() {
+    let (whole, rest) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let events = chat_events(&["some", "words"], false);
+    let (first, later) = events.split_at(1);
+    let provider = Provider::new(chat("x"));
+    provider
+        .then(Script::Gated(Arc::clone(&whole), Box::new(chat("waited for"))))
+        .then(Script::Events(first.to_vec(), Then::Gate(Arc::clone(&rest), later.to_vec())));
+    let gateway = Setup::openai(&provider).start();
+    let ask = |n: usize, stream: bool| {
+        let head = format!("x-request-id: r{n}\r\n");
+        let body = format!(r#"{{"model":"openai/m{n}","stream":{stream}}}"#);
+        post_bytes("/v1/chat/completions", &head, body.as_bytes())
+    };
+    let mut conn = Conn::open(gateway.addr);
+    conn.send(&ask(0, false));
+    eventually("the first is asked", || provider.calls() == 1);
+    // A byte first, the rest of the head and half the body, the end.
+    let second = ask(1, true);
+    for part in [&second[..1], &second[1..second.len() - 10], &second[second.len() - 10..]] {
+        conn.send(part);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(provider.calls(), 1, "one after the other");
+    whole.store(true, Ordering::Relaxed);
+    assert_eq!(conn.answer().header("x-request-id"), Some("r0"));
+    conn.read_until("data: ");
+    conn.send(&ask(2, false));
+    rest.store(true, Ordering::Relaxed);
+    assert!(conn.answer().text().contains("[DONE]"));
+    assert_eq!(conn.answer().header("x-request-id"), Some("r2"));
+    assert_eq!(provider.calls(), 3);
 }

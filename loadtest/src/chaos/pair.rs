@@ -186,6 +186,7 @@ impl Pair {
             requests: Arc::new(requests),
             connections,
             threads: 1,
+            spread: Duration::ZERO,
             rate: Some(rate),
             duration,
             most: u64::MAX,

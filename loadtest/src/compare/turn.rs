@@ -51,6 +51,7 @@ impl Turns<'_> {
             requests: Arc::new(requests),
             connections: load.connections,
             threads: self.cores,
+            spread: Duration::from_millis(load.spread_ms),
             rate: load.rate,
             duration: seconds(load.seconds)?,
             most: u64::MAX,

@@ -75,6 +75,8 @@ async fn connection(thread: Arc<Thread>, index: usize) {
     let mut patched = Vec::new();
     let target = thread.load.target(index);
     let mut open = None;
+    let of_all = index as f64 / thread.load.connections.max(1) as f64;
+    tokio::time::sleep(thread.load.spread.mul_f64(of_all)).await;
     loop {
         let start = clock::now();
         let nth = thread.load.begun.fetch_add(1, Ordering::Relaxed);

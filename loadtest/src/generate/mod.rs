@@ -33,6 +33,8 @@ pub(crate) struct Load {
     pub(crate) connections: usize,
     /// Threads of a closed loop; an open loop has one per connection.
     pub(crate) threads: usize,
+    /// The connections of a closed loop begin over this time: at once, a stream's events come in lock step with all others'.
+    pub(crate) spread: Duration,
     /// Requests per second; `None` is a closed loop.
     pub(crate) rate: Option<f64>,
     pub(crate) duration: Duration,
@@ -107,6 +109,7 @@ mod tests {
             requests: Arc::new(Requests::one(Form::new("", Vec::new(), Ending::Framed, false))),
             connections: 1,
             threads: 1,
+            spread: Duration::ZERO,
             rate: None,
             duration: Duration::ZERO,
             most: 1,

@@ -160,6 +160,7 @@ fn drive(
         requests: Arc::new(work.requests(&peer.model, key, &[])?),
         connections: 1,
         threads: 1,
+        spread: Duration::ZERO,
         rate: None,
         duration: Duration::from_secs(300),
         most: requests,
