@@ -62,6 +62,8 @@ enum Kind {
     Empty,
     Full(Bytes),
     Stream(Box<dyn Source>),
+    /// The connection itself goes on with it.
+    Elsewhere,
 }
 
 impl Body {
@@ -85,14 +87,14 @@ impl Body {
     pub fn as_full(&self) -> Option<&Bytes> {
         match &self.kind {
             Kind::Full(bytes) => Some(bytes),
-            Kind::Empty | Kind::Stream(_) => None,
+            Kind::Empty | Kind::Stream(_) | Kind::Elsewhere => None,
         }
     }
 
     /// How it ended; only after its last frame does that mean anything.
     pub fn ending(&self) -> Ending {
         match &self.kind {
-            Kind::Empty | Kind::Full(_) => Ending::Whole,
+            Kind::Empty | Kind::Full(_) | Kind::Elsewhere => Ending::Whole,
             Kind::Stream(source) => source.ending(),
         }
     }
@@ -102,6 +104,21 @@ impl Body {
     pub fn guarded(mut self, guard: impl Send + 'static) -> Self {
         self.guard = Some(Box::new(guard));
         self
+    }
+
+    /// Whether it is streamed, and nobody knows how long.
+    pub(super) fn is_endless(&self) -> bool {
+        matches!(&self.kind, Kind::Stream(source) if source.remaining().is_none())
+    }
+
+    /// Leaves hyper, if it may, for the connection to go on with; hyper waits for nothing then.
+    fn leave(&mut self) {
+        if let Some(Busy::Only(only)) = &self.busy
+            && let Some(state) = only.takes_streams()
+        {
+            let gone = Self { kind: Kind::Elsewhere, guard: None, busy: None };
+            state.handover.put(std::mem::replace(self, gone));
+        }
     }
 
     pub(super) fn busy(mut self, busy: Busy) -> Self {
@@ -116,6 +133,7 @@ impl fmt::Debug for Body {
             Kind::Empty => f.write_str("Body(empty)"),
             Kind::Full(bytes) => write!(f, "Body({} bytes)", bytes.len()),
             Kind::Stream(_) => f.write_str("Body(stream)"),
+            Kind::Elsewhere => f.write_str("Body(elsewhere)"),
         }
     }
 }
@@ -143,7 +161,14 @@ impl http_body::Body for Body {
                 self.kind = Kind::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Kind::Stream(source) => source.poll_chunk(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data))),
+            Kind::Stream(source) => {
+                let polled = source.poll_chunk(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)));
+                if polled.is_pending() {
+                    self.leave();
+                }
+                polled
+            }
+            Kind::Elsewhere => Poll::Pending,
         };
         if let (Some(Busy::Stream(stream)), Poll::Ready(Some(_))) = (&self.busy, &polled) {
             stream.gave();
@@ -160,6 +185,7 @@ impl http_body::Body for Body {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Stream(source) => source.remaining().map_or_else(SizeHint::new, SizeHint::with_exact),
+            Kind::Elsewhere => SizeHint::new(),
         }
     }
 }

@@ -12,6 +12,7 @@
 use super::gate::Gate;
 use super::incoming::{Left, Unread};
 use super::linger::Linger;
+use super::stream::{Handover, Streaming};
 use super::tracked::{Deadline, Tracked, Watch};
 use super::{Body, Handler, Incoming, Peer};
 use crate::base::alarms::Alarms;
@@ -63,6 +64,7 @@ pub(super) struct State {
     lingers: AtomicBool,
     /// What follows the running request has begun to come: its end has the connection look again.
     follows: AtomicBool,
+    pub(super) handover: Handover,
 }
 
 /// Held by the reply: its request has ended when it drops.
@@ -77,6 +79,13 @@ pub(super) enum Busy {
 /// The request that a connection is busy with.
 #[derive(Debug)]
 pub(super) struct Only(Arc<State>);
+
+impl Only {
+    /// The connection, where it takes a stream over that has to wait.
+    pub(super) fn takes_streams(&self) -> Option<Arc<State>> {
+        self.0.handover.is_open().then(|| Arc::clone(&self.0))
+    }
+}
 
 impl Drop for Only {
     fn drop(&mut self) {
@@ -143,6 +152,7 @@ impl<H: Handler> Service<Request<hyper::body::Incoming>> for Serve<H> {
     fn call(&self, request: Request<hyper::body::Incoming>) -> Self::Future {
         self.state.what.store(BUSY, Ordering::Relaxed);
         self.state.deadline.busy();
+        self.state.handover.ask(&request);
         let busy = Busy::Only(Only(Arc::clone(&self.state)));
         Answering::new(Arc::clone(&self.handler), Incoming::of(request, &self.state), self.peer, busy)
     }
@@ -171,7 +181,8 @@ impl Future for Answering {
             Some(Busy::Only(Only(state))) if state.unread.announce(response.headers_mut()) => {
                 state.lingers.store(true, Ordering::Relaxed);
             }
-            _ => {}
+            Some(Busy::Only(Only(state))) => state.handover.answer(&response),
+            None => {}
         }
         Poll::Ready(Ok(response.map(|body| match busy {
             Some(busy) => body.busy(busy),
@@ -198,10 +209,23 @@ pub(super) async fn run<S, H>(
         unread: Unread::default(),
         lingers: AtomicBool::new(false),
         follows: AtomicBool::new(false),
+        handover: Handover::default(),
     });
-    let io = TokioIo::new(Tracked::new(socket, Arc::clone(&state)));
     let service = Serve { handler, peer, state: Arc::clone(&state) };
-    let http = hyper::server::conn::http1::Builder::new()
+    let http = serve(Tracked::new(socket, Arc::clone(&state)), service, &drain);
+    // The core's ticker wakes every connection when the phase of shutdown changes (`Alarms::wake_all`).
+    let gate = Arc::new(Gate::default());
+    let waker = Waker::from(Arc::clone(&gate));
+    Life { stage: Stage::Http(http), state, drain, gate, waker, told: false, hurried: false }.await;
+}
+
+/// hyper, from the first request on or from the one after a stream.
+fn serve<S, H>(socket: Tracked<S, State>, service: Serve<H>, drain: &Drain) -> Http<S, H>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    H: Handler,
+{
+    hyper::server::conn::http1::Builder::new()
         // A client that leaves is seen by `Tracked`, without the buffer that hyper would hold to see it.
         .half_close(true)
         // Taken at the very end: one answer, which says so.
@@ -211,11 +235,7 @@ pub(super) async fn run<S, H>(
         .max_buf_size(128 << 10)
         // Not `pipeline_flush`: with it the 400 to a head that can't be read would stay in the buffer, and a body
         // would be taken without end: a client that does not read would have its whole stream kept in our memory.
-        .serve_connection(io, service);
-    // The core's ticker wakes every connection when the phase of shutdown changes (`Alarms::wake_all`).
-    let gate = Arc::new(Gate::default());
-    let waker = Waker::from(Arc::clone(&gate));
-    Life { stage: Stage::Http(http), state, drain, gate, waker, told: false, hurried: false }.await;
+        .serve_connection(TokioIo::new(socket), service)
 }
 
 struct Life<S, H: Handler> {
@@ -234,6 +254,8 @@ type Http<S, H> = hyper::server::conn::http1::Connection<TokioIo<Tracked<S, Stat
 #[expect(clippy::large_enum_variant, reason = "the large one is what nearly every connection is all its life")]
 enum Stage<S, H: Handler> {
     Http(Http<S, H>),
+    /// With what serves the request after it.
+    Stream(Streaming<S>, Serve<H>),
     Linger(Linger<S>),
     Over,
 }
@@ -265,24 +287,69 @@ where
 
     /// hyper's part, and what comes after it.
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Stage::Http(http) = &mut self.stage {
-            let ended = std::task::ready!(Pin::new(http).poll(&mut Context::from_waker(&self.waker)));
-            // A reply that broke off is cut, not seen off. A head that can't be read was answered, body or not.
-            let lingers = match ended {
-                Ok(()) => self.state.lingers.load(Ordering::Relaxed),
-                Err(error) => error.is_parse(),
+        loop {
+            let next = match &mut self.stage {
+                Stage::Http(http) => match Pin::new(http).poll(&mut Context::from_waker(&self.waker)) {
+                    Poll::Pending => match self.state.handover.take() {
+                        Some(body) => self.go_on_with(body),
+                        None => return Poll::Pending,
+                    },
+                    Poll::Ready(ended) => self.see_off(ended),
+                },
+                Stage::Stream(stream, _) => match std::task::ready!(stream.poll(cx)) {
+                    Ok(()) => self.after_stream(),
+                    // Cut, as hyper would.
+                    Err(_) => Stage::Over,
+                },
+                Stage::Linger(linger) if self.drain.phase() < Phase::Cut => return linger.poll(cx),
+                Stage::Linger(_) | Stage::Over => return Poll::Ready(()),
             };
-            if lingers && let Stage::Http(http) = std::mem::replace(&mut self.stage, Stage::Over) {
+            self.stage = next;
+        }
+    }
+
+    /// Takes over from hyper, which has written all it had.
+    fn go_on_with(&mut self, body: Body) -> Stage<S, H> {
+        let Stage::Http(http) = std::mem::replace(&mut self.stage, Stage::Over) else { return Stage::Over };
+        let parts = http.into_parts();
+        let mut socket = parts.io.into_inner();
+        socket.give_back(parts.read_buf);
+        Stage::Stream(Streaming::new(socket, body), parts.service)
+    }
+
+    fn after_stream(&mut self) -> Stage<S, H> {
+        let Stage::Stream(stream, service) = std::mem::replace(&mut self.stage, Stage::Over) else {
+            return Stage::Over;
+        };
+        let socket = stream.into_socket();
+        if self.drain.phase() < Phase::Finish {
+            return Stage::Http(serve(socket, service, &self.drain));
+        }
+        self.state.deadline.set(self.state.patience());
+        Stage::Linger(Linger::new(socket.into_inner()))
+    }
+
+    fn see_off(&mut self, ended: hyper::Result<()>) -> Stage<S, H> {
+        // A reply that broke off is cut, not seen off. A head that can't be read was answered, body or not.
+        let lingers = match ended {
+            Ok(()) => self.state.lingers.load(Ordering::Relaxed),
+            Err(error) => error.is_parse(),
+        };
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Http(http) if lingers => {
                 // What hyper still held of a request lets go here, and sets a deadline of its own.
                 let socket = http.into_parts().io.into_inner().into_inner();
                 self.state.deadline.set(self.state.patience());
-                self.stage = Stage::Linger(Linger::new(socket));
+                Stage::Linger(Linger::new(socket))
             }
+            _ => Stage::Over,
         }
-        match &mut self.stage {
-            Stage::Linger(linger) if self.drain.phase() < Phase::Cut => linger.poll(cx),
-            _ => Poll::Ready(()),
-        }
+    }
+}
+
+impl<S, H: Handler> Drop for Life<S, H> {
+    fn drop(&mut self) {
+        self.state.handover.clear();
     }
 }
 
@@ -324,6 +391,7 @@ impl Watch for State {
     }
 
     fn wrote(&self, pending: bool) {
+        self.handover.flushed(false);
         match (pending, self.what.load(Ordering::Relaxed)) {
             (pending, BUSY) => self.deadline.wrote(pending),
             // The end of an answer that was handed over whole: as long as it moves, the connection lives.
@@ -331,6 +399,10 @@ impl Watch for State {
             (false, UNREAD) => self.deadline.set(self.patience()),
             _ => {}
         }
+    }
+
+    fn flushed(&self) {
+        self.handover.flushed(true);
     }
 
     fn awaits_end(&self) -> bool {

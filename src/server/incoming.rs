@@ -78,11 +78,17 @@ impl Body for Incoming {
         // Asked for: the client was told to go on.
         self.waits = false;
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let mut last = false;
         let polled = gate::taking(|| {
             let polled = Pin::new(&mut *body).poll_frame(cx);
-            let last = matches!(polled, Poll::Ready(Some(Ok(_)))) && body.is_end_stream();
+            last = matches!(polled, Poll::Ready(Some(Ok(_)))) && body.is_end_stream();
             (polled, last)
         });
+        if (last || matches!(polled, Poll::Ready(None)))
+            && let Some(home) = &self.home
+        {
+            home.handover.read_whole();
+        }
         if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
             self.home = None;
         }

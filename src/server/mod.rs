@@ -12,6 +12,7 @@ mod incoming;
 mod linger;
 mod listen;
 pub mod peer;
+mod stream;
 mod tls;
 mod tracked;
 

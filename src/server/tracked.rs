@@ -9,6 +9,7 @@
 
 use super::ConnTimeouts;
 use crate::base::alarms::{Alarm, Alarms};
+use bytes::Bytes;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ pub(super) trait Watch: Send + Sync + 'static {
     fn read(&self);
     /// Bytes went out, or (`pending`) the socket takes none.
     fn wrote(&self, pending: bool);
+    /// All that was to be written is.
+    fn flushed(&self) {}
     /// Whether nothing but the client's end is expected now.
     fn awaits_end(&self) -> bool {
         false
@@ -45,8 +48,8 @@ pub(super) struct Deadline {
 pub(super) struct Tracked<S, W> {
     inner: S,
     watch: Arc<W>,
-    /// Came while only the end was expected.
-    kept: Option<u8>,
+    /// Read, and nobody's yet.
+    kept: Bytes,
 }
 
 impl Deadline {
@@ -92,7 +95,16 @@ impl Deadline {
 
 impl<S, W> Tracked<S, W> {
     pub(super) fn new(inner: S, watch: Arc<W>) -> Self {
-        Self { inner, watch, kept: None }
+        Self { inner, watch, kept: Bytes::new() }
+    }
+
+    /// What was read of it and not used: whoever reads next finds it.
+    pub(super) fn give_back(&mut self, read: Bytes) {
+        self.kept = match (read.is_empty(), self.kept.is_empty()) {
+            (true, _) => return,
+            (_, true) => read,
+            (false, false) => [read, std::mem::take(&mut self.kept)].concat().into(),
+        };
     }
 
     /// The socket itself.
@@ -113,7 +125,7 @@ impl<S: AsyncRead + Unpin, W: Watch> Tracked<S, W> {
 
     /// Fails once the client has left. No system call while nothing arrived.
     fn look_for_end(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.kept.is_some() || !self.watch.awaits_end() {
+        if !self.kept.is_empty() || !self.watch.awaits_end() {
             return Ok(());
         }
         let mut byte = [0];
@@ -122,7 +134,10 @@ impl<S: AsyncRead + Unpin, W: Watch> Tracked<S, W> {
             Poll::Pending => Ok(()),
             Poll::Ready(Err(error)) => Err(error),
             Poll::Ready(Ok(())) => {
-                self.kept = Some(*buf.filled().first().ok_or(io::ErrorKind::ConnectionAborted)?);
+                if buf.filled().is_empty() {
+                    return Err(io::ErrorKind::ConnectionAborted.into());
+                }
+                self.kept = Bytes::copy_from_slice(buf.filled());
                 self.watch.kept_byte();
                 // hyper may have been about to read it.
                 cx.waker().wake_by_ref();
@@ -134,10 +149,9 @@ impl<S: AsyncRead + Unpin, W: Watch> Tracked<S, W> {
 
 impl<S: AsyncRead + Unpin, W: Watch> AsyncRead for Tracked<S, W> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if buf.remaining() > 0
-            && let Some(byte) = self.kept.take()
-        {
-            buf.put_slice(&[byte]);
+        if !self.kept.is_empty() {
+            let n = buf.remaining().min(self.kept.len());
+            buf.put_slice(&self.kept.split_to(n));
             self.watch.read();
             return Poll::Ready(Ok(()));
         }
@@ -171,6 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, W: Watch> AsyncWrite for Tracked<S, W> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.inner).poll_flush(cx);
+        self.watch.flushed();
         self.look_for_end(cx)?;
         polled
     }
