@@ -62,8 +62,6 @@ pub(super) struct State {
     unread: Unread,
     /// It ends with a body on its way.
     lingers: AtomicBool,
-    /// What follows the running request has begun to come: its end has the connection look again.
-    follows: AtomicBool,
     pub(super) handover: Handover,
 }
 
@@ -102,9 +100,6 @@ impl State {
     fn rest(&self) {
         self.what.store(IDLE, Ordering::Relaxed);
         self.deadline.set(self.deadline.timeouts.idle);
-        if self.follows.swap(false, Ordering::Relaxed) {
-            self.deadline.wake();
-        }
     }
 
     fn wait_for_rest(&self) {
@@ -208,7 +203,6 @@ pub(super) async fn run<S, H>(
         deadline: Deadline::new(alarms, timeouts),
         unread: Unread::default(),
         lingers: AtomicBool::new(false),
-        follows: AtomicBool::new(false),
         handover: Handover::default(),
     });
     let service = Serve { handler, peer, state: Arc::clone(&state) };
@@ -407,9 +401,5 @@ impl Watch for State {
 
     fn awaits_end(&self) -> bool {
         self.what.load(Ordering::Relaxed) == BUSY
-    }
-
-    fn kept_byte(&self) {
-        self.follows.store(true, Ordering::Relaxed);
     }
 }

@@ -13,7 +13,7 @@ use super::body::Cut;
 use super::conn::State;
 use super::tracked::Tracked;
 use bytes::{Buf, Bytes};
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::{Method, Version};
 use http_body::Body as _;
 use hyper::{Request, Response};
@@ -67,7 +67,8 @@ impl Handover {
             && self.read.load(Ordering::Relaxed)
             && response.status().is_success()
             && response.status() != http::StatusCode::NO_CONTENT
-            && ![CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, UPGRADE].iter().any(|name| headers.contains_key(name));
+            && !headers.contains_key(CONTENT_LENGTH)
+            && !headers.contains_key(CONNECTION);
         self.answered.store(may, Ordering::Relaxed);
     }
 

@@ -30,8 +30,6 @@ pub(super) trait Watch: Send + Sync + 'static {
     fn awaits_end(&self) -> bool {
         false
     }
-    /// A byte came instead: whoever reads next finds it, but the socket wakes nobody for it any more.
-    fn kept_byte(&self) {}
 }
 
 /// A connection's deadline. One core's tasks touch it only; the atomics are for `Send`'s sake.
@@ -138,7 +136,6 @@ impl<S: AsyncRead + Unpin, W: Watch> Tracked<S, W> {
                     return Err(io::ErrorKind::ConnectionAborted.into());
                 }
                 self.kept = Bytes::copy_from_slice(buf.filled());
-                self.watch.kept_byte();
                 // hyper may have been about to read it.
                 cx.waker().wake_by_ref();
                 Ok(())
