@@ -400,6 +400,7 @@ impl Watch for State {
     }
 
     fn awaits_end(&self) -> bool {
-        self.what.load(Ordering::Relaxed) == BUSY
+        // Not while its body is on its way: hyper reads then, and would find one byte at a time.
+        self.what.load(Ordering::Relaxed) == BUSY && self.handover.is_read()
     }
 }

@@ -59,12 +59,17 @@ impl Handover {
         self.read.store(true, Ordering::Relaxed);
     }
 
+    /// Whether it has.
+    pub(super) fn is_read(&self) -> bool {
+        self.read.load(Ordering::Relaxed)
+    }
+
     /// Its answer begins.
     pub(super) fn answer(&self, response: &Response<Body>) {
         let headers = response.headers();
         let may = response.body().is_endless()
             && self.asked.load(Ordering::Relaxed)
-            && self.read.load(Ordering::Relaxed)
+            && self.is_read()
             && response.status().is_success()
             && response.status() != http::StatusCode::NO_CONTENT
             && !headers.contains_key(CONTENT_LENGTH)

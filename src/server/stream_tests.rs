@@ -3,7 +3,7 @@
 
 use crate::base::alarms::Alarms;
 use crate::base::tasks::{DrainSwitch, Phase};
-use crate::server::body::{Answering, Cut, read};
+use crate::server::body::{Answering, Cut, frame};
 use crate::server::conn::{self, ConnTimeouts};
 use crate::server::{Body, Handler, Incoming, Peer, Source};
 use bytes::Bytes;
@@ -17,6 +17,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 const LONG: Duration = Duration::from_secs(60);
+/// A body that comes in many reads, and is not to come in many more.
+const LARGE: usize = 1 << 20;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -73,8 +75,12 @@ impl Handler for Scripts {
             let (parts, body) = request.into_parts();
             assert!(parts.method == "POST" || parts.method == "HEAD", "a body's rest was taken for a head");
             if parts.uri.query().is_none() {
-                let whole = read(body, 1 << 20, LONG).await.unwrap();
-                assert!(whole.iter().all(|byte| *byte == b'q'), "another request's bytes");
+                let (mut body, mut pieces, mut length) = (body, 0, 0);
+                while let Some(piece) = frame(&mut body, LONG).await.unwrap() {
+                    assert!(piece.iter().all(|byte| *byte == b'q'), "another request's bytes");
+                    (pieces, length) = (pieces + 1, length + piece.len());
+                }
+                assert!(length < LARGE || pieces < length / 1000, "{length} bytes in {pieces} pieces");
             } else {
                 drop(body); // an answer from the head alone
             }
@@ -249,6 +255,15 @@ fn an_answer_from_the_head_alone_is_no_end_for_the_rest_of_its_request() {
             let (_, body, whole) = answer(&mut client, &mut seen, true).await;
             assert!(whole && body == said(&SLOW));
         }
+    });
+}
+
+#[test]
+fn a_large_body_comes_in_large_pieces() {
+    connection(vec![SLOW.to_vec()], 64 << 10, |mut client, _| async move {
+        client.write_all(&ask(0, LARGE, false, "")).await.unwrap();
+        let (_, body, whole) = answer(&mut client, &mut Vec::new(), true).await;
+        assert!(whole && body == said(&SLOW));
     });
 }
 
