@@ -226,7 +226,9 @@ where
         .keep_alive(drain.phase() < Phase::Finish)
         // No `max_headers`: hyper's own 100 lines lie on the stack, any other number in two blocks of the heap, 8 KB
         // a request.
-        .max_buf_size(128 << 10)
+        // The longest head, and the most that one read brings: twice that leaves the processor's cache before a large
+        // body is put together.
+        .max_buf_size(64 << 10)
         // Not `pipeline_flush`: with it the 400 to a head that can't be read would stay in the buffer, and a body
         // would be taken without end: a client that does not read would have its whole stream kept in our memory.
         .serve_connection(TokioIo::new(socket), service)
