@@ -20,6 +20,7 @@ use crate::base::tasks::{Drain, Phase};
 use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
@@ -53,6 +54,11 @@ const FIRST_BYTE: Duration = Duration::from_secs(1);
 
 /// How long a client may go on sending what nobody reads. No longer than it may take over a head.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+thread_local! {
+    /// The connection whose task is polled on this thread.
+    static POLLED: Cell<usize> = const { Cell::new(0) };
+}
 
 /// Shared by the connection, its I/O, its current request's body and its reply.
 #[derive(Debug)]
@@ -121,12 +127,31 @@ impl State {
         self.deadline.wake();
     }
 
+    /// A body has been read to its end. Where another task read it (an upload by HTTP/2, the control plane), nobody
+    /// polls this connection for it: it must look for its client's end.
+    pub(super) fn read_whole(&self, nth: u32) {
+        self.handover.read_whole(nth);
+        if POLLED.get() != self.id() {
+            self.deadline.wake();
+        }
+    }
+
+    /// Tells it from others.
+    fn id(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
     /// Reads on and forgets.
     fn read_on(&self, cx: &mut Context<'_>) {
         match self.unread.poll(cx) {
             // The next head may be here already, and be the busy one.
             Left::Ended if self.what.load(Ordering::Relaxed) == UNREAD => self.rest(),
-            Left::Nothing | Left::Some | Left::Ended => {}
+            Left::Ended => {
+                self.handover.read_whole(self.handover.nth());
+                // hyper was polled already, and it is after that that a client's end is looked for.
+                cx.waker().wake_by_ref();
+            }
+            Left::Nothing | Left::Some => {}
             // hyper sees that nobody wants it, and closes.
             Left::TooMuch => self.lingers.store(true, Ordering::Relaxed),
         }
@@ -176,7 +201,8 @@ impl Future for Answering {
             Some(Busy::Only(Only(state))) if state.unread.announce(response.headers_mut()) => {
                 state.lingers.store(true, Ordering::Relaxed);
             }
-            Some(Busy::Only(Only(state))) => state.handover.answer(&response),
+            Some(Busy::Only(Only(state))) if !state.unread.any() => state.handover.answer(&response),
+            Some(Busy::Only(_)) => {}
             None => {}
         }
         Poll::Ready(Ok(response.map(|body| match busy {
@@ -297,8 +323,13 @@ where
                     // Cut, as hyper would.
                     Err(_) => Stage::Over,
                 },
-                Stage::Linger(linger) if self.drain.phase() < Phase::Cut => return linger.poll(cx),
-                Stage::Linger(_) | Stage::Over => return Poll::Ready(()),
+                // Cut or not, what was said goes out: a stream's last words, TLS' goodbye.
+                Stage::Linger(linger) => {
+                    let polled = linger.poll(cx);
+                    let over = self.drain.phase() >= Phase::Cut && linger.has_said();
+                    return if over { Poll::Ready(()) } else { polled };
+                }
+                Stage::Over => return Poll::Ready(()),
             };
             self.stage = next;
         }
@@ -358,6 +389,19 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.gate.open_to(cx);
+        POLLED.set(self.state.id());
+        let polled = self.turn(cx);
+        POLLED.set(0);
+        polled
+    }
+}
+
+impl<S, H> Life<S, H>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    H: Handler,
+{
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.finish();
         if self.step(cx).is_ready() {
             return Poll::Ready(());

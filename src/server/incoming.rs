@@ -27,6 +27,8 @@ pub struct Incoming {
     /// `None` only while it is dropped.
     body: Option<hyper::body::Incoming>,
     home: Option<Arc<State>>,
+    /// Which request of its connection's this is.
+    nth: u32,
     /// The client waits for a word before it sends.
     waits: bool,
 }
@@ -58,15 +60,16 @@ pub(super) enum Left {
 impl Incoming {
     /// One whose rest nobody wants back.
     pub(super) fn alone(request: Request<hyper::body::Incoming>) -> Request<Self> {
-        request.map(|body| Self { body: Some(body), home: None, waits: false })
+        request.map(|body| Self { body: Some(body), home: None, nth: 0, waits: false })
     }
 
     /// One whose rest goes back to `home`.
     pub(super) fn of(request: Request<hyper::body::Incoming>, home: &Arc<State>) -> Request<Self> {
         let there = !request.body().is_end_stream();
         let waits = there && request.headers().contains_key(EXPECT);
+        let nth = home.handover.nth();
         let home = there.then(|| Arc::clone(home));
-        request.map(|body| Self { body: Some(body), home, waits })
+        request.map(|body| Self { body: Some(body), home, nth, waits })
     }
 }
 
@@ -84,10 +87,14 @@ impl Body for Incoming {
             last = matches!(polled, Poll::Ready(Some(Ok(_)))) && body.is_end_stream();
             (polled, last)
         });
-        if (last || matches!(polled, Poll::Ready(None)))
-            && let Some(home) = &self.home
-        {
-            home.handover.read_whole();
+        let ended = match &polled {
+            Poll::Ready(None) => true,
+            // Trailers are the end.
+            Poll::Ready(Some(Ok(frame))) => last || frame.is_trailers(),
+            _ => false,
+        };
+        if ended && let Some(home) = &self.home {
+            home.read_whole(self.nth);
         }
         if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
             self.home = None;

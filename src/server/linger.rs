@@ -24,6 +24,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Linger<S> {
         Self { socket, said: false, left: MOST }
     }
 
+    /// Whether our side is closed: all we had is the kernel's.
+    pub(super) fn has_said(&self) -> bool {
+        self.said
+    }
+
     /// Ready when the client is done, or we are with it. Its share of the core is bounded by the runtime's budget.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.said {

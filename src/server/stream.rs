@@ -13,14 +13,14 @@ use super::body::Cut;
 use super::conn::State;
 use super::tracked::Tracked;
 use bytes::{Buf, Bytes};
-use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Method, Version};
 use http_body::Body as _;
 use hyper::{Request, Response};
 use parking_lot::Mutex;
 use std::io::{self, IoSlice, Write as _};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -34,6 +34,8 @@ const ROUND: usize = 64 << 10;
 pub(super) struct Handover {
     /// The request allows it.
     asked: AtomicBool,
+    /// Which request of this connection runs: what is told of a former one's body is no news.
+    nth: AtomicU32,
     /// The request's body has been read to its end.
     read: AtomicBool,
     /// The answer allows it, too.
@@ -45,18 +47,29 @@ pub(super) struct Handover {
 }
 
 impl Handover {
-    /// A request begins.
+    /// A request begins. One with `transfer-encoding` stays with hyper, which closes after it where it has a length,
+    /// too, and leaves no other trace of that.
     pub(super) fn ask(&self, request: &Request<hyper::body::Incoming>) {
         let lasts = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"keep-alive");
         let plain = request.version() == Version::HTTP_11 && request.method() != Method::HEAD;
-        self.asked.store(plain && request.headers().get(CONNECTION).is_none_or(lasts), Ordering::Relaxed);
+        let headers = request.headers();
+        let lasts = headers.get_all(CONNECTION).iter().all(lasts) && !headers.contains_key(TRANSFER_ENCODING);
+        self.asked.store(plain && lasts, Ordering::Relaxed);
+        self.nth.fetch_add(1, Ordering::Relaxed);
         self.read.store(request.body().is_end_stream(), Ordering::Relaxed);
         self.answered.store(false, Ordering::Relaxed);
     }
 
-    /// Its body has been read to the end.
-    pub(super) fn read_whole(&self) {
-        self.read.store(true, Ordering::Relaxed);
+    /// Which request that was.
+    pub(super) fn nth(&self) -> u32 {
+        self.nth.load(Ordering::Relaxed)
+    }
+
+    /// The body of the nth has been read to the end.
+    pub(super) fn read_whole(&self, nth: u32) {
+        if nth == self.nth() {
+            self.read.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Whether it has.

@@ -2,7 +2,7 @@
 //! what was sent, in order, and the connection goes on where it may.
 
 use crate::base::alarms::Alarms;
-use crate::base::tasks::{DrainSwitch, Phase};
+use crate::base::tasks::{DrainSwitch, Phase, spawn};
 use crate::server::body::{Answering, Cut, frame};
 use crate::server::conn::{self, ConnTimeouts};
 use crate::server::{Body, Handler, Incoming, Peer, Source};
@@ -119,7 +119,7 @@ async fn answer(client: &mut (impl AsyncRead + Unpin), seen: &mut Vec<u8>, chunk
             body.extend_from_slice(&seen[end + 2..end + 2 + size]);
             seen.drain(..end + 4 + size);
             if size == 0 {
-                return (head.unwrap(), body, true);
+                return (head.unwrap_or_default(), body, true);
             }
         }
         if client.read_buf(seen).await.unwrap() == 0 {
@@ -147,7 +147,7 @@ fn connection<F: Future<Output = ()>>(
         let switch = DrainSwitch::new();
         let drain = switch.drain();
         let state = Arc::downgrade(&handler);
-        let served = tokio::spawn(conn::run(server, peer, handler, Arc::<Alarms>::default(), timeouts, drain));
+        let served = spawn("server", conn::run(server, peer, handler, Arc::<Alarms>::default(), timeouts, drain));
         tokio::time::timeout(LONG / 2, with(client, switch)).await.unwrap();
         tokio::time::timeout(LONG / 2, served).await.unwrap().unwrap();
         assert_eq!(open.load(Ordering::Relaxed), 0, "every stream was dropped");
@@ -195,7 +195,7 @@ proptest! {
             let sent = Arc::new(tokio::sync::Semaphore::new(0));
             let may = Arc::clone(&sent);
             // Each request whole, and so many bytes of those after it while its answer is still on the way.
-            let writer = tokio::spawn(async move {
+            let writer = spawn("writer", async move {
                 let all: Vec<u8> = asked.concat();
                 let (mut at, mut until) = (0, 0);
                 for one in &asked {
@@ -226,9 +226,19 @@ const SLOW: [Step; 5] = [Step::Wait, Step::Say(10), Step::Wait, Step::Wait, Step
 
 #[test]
 fn who_asks_for_an_end_gets_one() {
-    for (more, chunked) in [("connection: close\r\n", true), ("connection: Keep-Alive, close\r\n", true), ("", false)] {
+    let both = "transfer-encoding: chunked\r\n";
+    for (more, chunked) in [
+        ("connection: close\r\n", true),
+        ("connection: Keep-Alive, close\r\n", true),
+        ("connection: keep-alive\r\nconnection: close\r\n", true),
+        (both, true),
+        ("", false),
+    ] {
         connection(vec![SLOW.to_vec()], 1 << 20, |mut client, _| async move {
             let mut asked = String::from_utf8(ask(0, 3, false, more)).unwrap();
+            if more == both {
+                asked = asked.replace("qqq", "3\r\nqqq\r\n0\r\n\r\n");
+            }
             if !chunked {
                 asked = asked.replace("HTTP/1.1", "HTTP/1.0");
             }
@@ -308,6 +318,23 @@ fn a_client_that_leaves_takes_its_stream_along() {
         connection(vec![script.clone()], room, |mut client, _| async move {
             client.write_all(&ask(0, 3, false, "")).await.unwrap();
             client.read_exact(&mut vec![0; reads]).await.unwrap();
+            drop(client);
+        });
+    }
+}
+
+#[test]
+fn trailers_or_an_unread_body_do_not_hide_a_client_that_leaves() {
+    let trailers = "POST /0 HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nqqq\r\n0\r\nx: y\r\n\r\n";
+    let unread = "POST /0? HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nqqq";
+    for asked in [trailers, unread] {
+        connection(vec![vec![Step::Wait, Step::Say(3), Step::Sleep]], 1 << 20, |mut client, _| async move {
+            client.write_all(asked.as_bytes()).await.unwrap();
+            let mut seen = Vec::new();
+            while !seen.ends_with(b"abc\r\n") {
+                client.read_buf(&mut seen).await.unwrap();
+            }
+            tokio::task::yield_now().await;
             drop(client);
         });
     }
