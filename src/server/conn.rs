@@ -202,8 +202,7 @@ impl Future for Answering {
                 state.lingers.store(true, Ordering::Relaxed);
             }
             Some(Busy::Only(Only(state))) if !state.unread.any() => state.handover.answer(&response),
-            Some(Busy::Only(_)) => {}
-            None => {}
+            Some(Busy::Only(_)) | None => {}
         }
         Poll::Ready(Ok(response.map(|body| match busy {
             Some(busy) => body.busy(busy),
