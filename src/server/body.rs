@@ -3,7 +3,7 @@
 //! A reply that is whole is one frame, written with its head in one system call. A streamed one is a [`Source`] polled
 //! by hyper; when it breaks after its head has gone out, the connection is cut, so no client takes half for whole.
 
-use super::conn::Busy;
+use super::conn_state::Busy;
 pub use super::incoming::Incoming;
 use crate::base::{Error, ErrorKind};
 use crate::dialect::Dialect;

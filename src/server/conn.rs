@@ -1,31 +1,30 @@
 //! One client connection's life on HTTP/1.1.
 //!
-//! Its deadlines (slow head, idle keep-alive, a client that stopped reading) are one [`Deadline`] that the core's sweep
+//! Its deadlines (slow head, idle keep-alive, a client that stopped reading) are one deadline that the core's sweep
 //! fires: hyper's own header timer costs 2–3 µs a request. When it passes, or when shutdown is in its *finish*
 //! phase and the connection is idle, it is closed; a request in flight is never cut by the latter, nor is the first one
 //! of a connection just made, whose client can't know.
 //!
-//! An answer may come before its request's body has: what nobody read is read on here and forgotten ([`Unread`]), for
-//! [`PATIENCE`] after the answer. A connection that ends with a body still on its way lingers ([`Linger`]), so that the
+//! An answer may come before its request's body has: what nobody read is read on here and forgotten ([`State::read_on`]),
+//! for a while after the answer. A connection that ends with a body still on its way lingers ([`Linger`]), so that the
 //! answer is not lost to a reset.
 
+use super::conn_state::{Busy, Only, State, polled};
 use super::gate::Gate;
-use super::incoming::{Left, Unread};
 use super::linger::Linger;
-use super::stream::{Handover, Streaming};
-use super::tracked::{Deadline, Tracked, Watch};
+use super::stream::Streaming;
+use super::tracked::Tracked;
 use super::{Body, Handler, Incoming, Peer};
 use crate::base::alarms::Alarms;
 use crate::base::tasks::{Drain, Phase};
 use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -41,122 +40,8 @@ pub struct ConnTimeouts {
     pub write: Duration,
 }
 
-/// No byte has come yet.
-const FRESH: u8 = 0;
-const IDLE: u8 = 1;
-const HEAD: u8 = 2;
-const BUSY: u8 = 3;
-/// Answered, and the rest of the request is still on its way.
-const UNREAD: u8 = 4;
-
 /// At *finish*: how long a connection just made may take to send its first byte.
 const FIRST_BYTE: Duration = Duration::from_secs(1);
-
-/// How long a client may go on sending what nobody reads. No longer than it may take over a head.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-thread_local! {
-    /// The connection whose task is polled on this thread.
-    static POLLED: Cell<usize> = const { Cell::new(0) };
-}
-
-/// Shared by the connection, its I/O, its current request's body and its reply.
-#[derive(Debug)]
-pub(super) struct State {
-    what: AtomicU8,
-    deadline: Deadline,
-    unread: Unread,
-    /// It ends with a body on its way.
-    lingers: AtomicBool,
-    pub(super) handover: Handover,
-}
-
-/// Held by the reply: its request has ended when it drops.
-#[derive(Debug)]
-pub(super) enum Busy {
-    /// The connection's only one: it is idle then.
-    Only(Only),
-    /// One of many.
-    Stream(super::h2::Running),
-}
-
-/// The request that a connection is busy with.
-#[derive(Debug)]
-pub(super) struct Only(Arc<State>);
-
-impl Only {
-    /// The connection, where it takes a stream over that has to wait.
-    pub(super) fn takes_streams(&self) -> Option<Arc<State>> {
-        self.0.handover.is_open().then(|| Arc::clone(&self.0))
-    }
-}
-
-impl Drop for Only {
-    fn drop(&mut self) {
-        if self.0.unread.any() {
-            self.0.wait_for_rest();
-        } else {
-            self.0.rest();
-        }
-    }
-}
-
-impl State {
-    /// Nothing is asked: the deadline runs.
-    fn rest(&self) {
-        self.what.store(IDLE, Ordering::Relaxed);
-        self.deadline.set(self.deadline.timeouts.idle);
-    }
-
-    fn wait_for_rest(&self) {
-        self.what.store(UNREAD, Ordering::Relaxed);
-        self.deadline.set(self.patience());
-    }
-
-    fn patience(&self) -> Duration {
-        PATIENCE.min(self.deadline.timeouts.head)
-    }
-
-    /// A request's body was dropped before its end. Mostly from within the connection's own poll; the control plane
-    /// drops on its own thread.
-    pub(super) fn leave(&self, body: hyper::body::Incoming, waits: bool) {
-        self.unread.put(body, waits);
-        if self.what.load(Ordering::Relaxed) <= HEAD {
-            self.wait_for_rest();
-        }
-        self.deadline.wake();
-    }
-
-    /// A body has been read to its end. Where another task read it (an upload by HTTP/2, the control plane), nobody
-    /// polls this connection for it: it must look for its client's end.
-    pub(super) fn read_whole(&self, nth: u32) {
-        self.handover.read_whole(nth);
-        if POLLED.get() != self.id() {
-            self.deadline.wake();
-        }
-    }
-
-    /// Tells it from others.
-    fn id(&self) -> usize {
-        std::ptr::from_ref(self).addr()
-    }
-
-    /// Reads on and forgets.
-    fn read_on(&self, cx: &mut Context<'_>) {
-        match self.unread.poll(cx) {
-            // The next head may be here already, and be the busy one.
-            Left::Ended if self.what.load(Ordering::Relaxed) == UNREAD => self.rest(),
-            Left::Ended => {
-                self.handover.read_whole(self.handover.nth());
-                // hyper was polled already, and it is after that that a client's end is looked for.
-                cx.waker().wake_by_ref();
-            }
-            Left::Nothing | Left::Some => {}
-            // hyper sees that nobody wants it, and closes.
-            Left::TooMuch => self.lingers.store(true, Ordering::Relaxed),
-        }
-    }
-}
 
 struct Serve<H> {
     handler: Arc<H>,
@@ -170,10 +55,7 @@ impl<H: Handler> Service<Request<hyper::body::Incoming>> for Serve<H> {
     type Future = Answering;
 
     fn call(&self, request: Request<hyper::body::Incoming>) -> Self::Future {
-        self.state.what.store(BUSY, Ordering::Relaxed);
-        self.state.deadline.busy();
-        self.state.handover.ask(&request);
-        let busy = Busy::Only(Only(Arc::clone(&self.state)));
+        let busy = self.state.begin(&request);
         Answering::new(Arc::clone(&self.handler), Incoming::of(request, &self.state), self.peer, busy)
     }
 }
@@ -223,13 +105,7 @@ pub(super) async fn run<S, H>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,
 {
-    let state = Arc::new(State {
-        what: AtomicU8::new(FRESH),
-        deadline: Deadline::new(alarms, timeouts),
-        unread: Unread::default(),
-        lingers: AtomicBool::new(false),
-        handover: Handover::default(),
-    });
+    let state = Arc::new(State::new(alarms, timeouts));
     let service = Serve { handler, peer, state: Arc::clone(&state) };
     let http = serve(Tracked::new(socket, Arc::clone(&state)), service, &drain);
     // The core's ticker wakes every connection when the phase of shutdown changes (`Alarms::wake_all`).
@@ -292,7 +168,7 @@ where
         if self.told || self.drain.phase() < Phase::Finish {
             return false;
         }
-        if self.state.what.load(Ordering::Relaxed) == FRESH {
+        if self.state.is_fresh() {
             if !self.hurried {
                 self.hurried = true;
                 self.state.deadline.set(FIRST_BYTE.min(self.state.deadline.timeouts.head));
@@ -388,10 +264,7 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.gate.open_to(cx);
-        POLLED.set(self.state.id());
-        let polled = self.turn(cx);
-        POLLED.set(0);
-        polled
+        polled(self.state.id(), || self.turn(cx))
     }
 }
 
@@ -417,35 +290,5 @@ where
             return Poll::Ready(());
         }
         Poll::Pending
-    }
-}
-
-impl Watch for State {
-    fn read(&self) {
-        if self.what.load(Ordering::Relaxed) <= IDLE {
-            // A head began. Later reads of the same head do not move its deadline.
-            self.what.store(HEAD, Ordering::Relaxed);
-            self.deadline.set(self.deadline.timeouts.head);
-        }
-    }
-
-    fn wrote(&self, pending: bool) {
-        self.handover.flushed(false);
-        match (pending, self.what.load(Ordering::Relaxed)) {
-            (pending, BUSY) => self.deadline.wrote(pending),
-            // The end of an answer that was handed over whole: as long as it moves, the connection lives.
-            (false, IDLE) => self.deadline.set(self.deadline.timeouts.idle),
-            (false, UNREAD) => self.deadline.set(self.patience()),
-            _ => {}
-        }
-    }
-
-    fn flushed(&self) {
-        self.handover.flushed(true);
-    }
-
-    fn awaits_end(&self) -> bool {
-        // Not while its body is on its way: hyper reads then, and would find one byte at a time.
-        self.what.load(Ordering::Relaxed) == BUSY && self.handover.is_read()
     }
 }

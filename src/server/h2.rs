@@ -4,7 +4,8 @@
 //! stops taking it has a deadline of its own and ends alone. At shutdown's *finish* the client is told to go away and
 //! what it asked before is still answered.
 
-use super::conn::{Answering, Busy};
+use super::conn::Answering;
+use super::conn_state::Busy;
 use super::tracked::{Deadline, Tracked, Watch};
 use super::{Body, ConnTimeouts, Handler, Incoming, Peer};
 use crate::base::alarms::{Alarm, Alarms};

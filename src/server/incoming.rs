@@ -5,7 +5,7 @@
 //! that was told nothing of an end finds its connection alive. Where that would be too much, the answer says
 //! `connection: close`. Nothing is kept: memory does not grow with what is forgotten.
 
-use super::conn::State;
+use super::conn_state::State;
 use super::gate;
 use http::HeaderMap;
 use http::header::{CONNECTION, EXPECT, HeaderValue};

@@ -6,6 +6,7 @@
 
 pub mod body;
 pub mod conn;
+mod conn_state;
 mod gate;
 mod h2;
 mod incoming;

@@ -10,7 +10,7 @@
 
 use super::Body;
 use super::body::Cut;
-use super::conn::State;
+use super::conn_state::State;
 use super::tracked::Tracked;
 use bytes::{Buf, Bytes};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
