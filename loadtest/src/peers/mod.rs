@@ -55,7 +55,8 @@ impl Kind {
 
     /// Where its program is: installed by `loadtest peers install`, or on the machine anyway.
     pub(crate) fn find(self, installed: &Path) -> Option<PathBuf> {
-        let own = installed.join(self.name());
+        // Some run in a directory of their own: a relative path would be looked for there.
+        let own = std::path::absolute(installed).unwrap_or_else(|_| installed.to_owned()).join(self.name());
         match self {
             Self::Nginx | Self::Haproxy => on_path(self.name()),
             Self::Envoy => Some(own.join("bin/envoy")).filter(|file| file.is_file()).or_else(|| on_path("envoy")),
