@@ -49,7 +49,8 @@ fn usage(c: &mut Criterion) {
         b.iter_batched(
             || {
                 if rows.queued() > 40_000 {
-                    rows.drain();
+                    rows.take_totals();
+                    rows.take_rows();
                 }
             },
             |()| rows.log(false, 1_000, || row(&model)),

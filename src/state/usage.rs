@@ -16,7 +16,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
 const PARTS: usize = 16;
@@ -36,6 +36,8 @@ pub struct Usage {
     /// One of so many successes becomes a row, by what the second before brought.
     stride: AtomicU32,
     half_full: Notify,
+    /// A part holds half of the totals it can.
+    wide: AtomicBool,
 }
 
 /// What a request used, by kind.
@@ -158,6 +160,7 @@ impl Usage {
             second: AtomicU64::new(0),
             stride: AtomicU32::new(1),
             half_full: Notify::new(),
+            wide: AtomicBool::new(false),
         }
     }
 
@@ -171,6 +174,10 @@ impl Usage {
         }
         let model = if part.totals.len() < MAX_SLOTS { Arc::clone(model) } else { Arc::from(OTHER) };
         part.totals.entry(Slot { key, account, minute, model }).or_default().add(counts);
+        if part.totals.len() == MAX_SLOTS / 2 {
+            self.wide.store(true, Ordering::Relaxed);
+            self.half_full.notify_one();
+        }
     }
 
     /// Puts one row in the queue, unless it is sampled away or finds no room: `build` is called only if it is kept.
@@ -196,35 +203,56 @@ impl Usage {
         }
     }
 
-    /// Everything gathered so far: totals merged over all cores, rows in no particular order.
-    pub fn drain(&self) -> (Vec<Total>, Vec<LogRow>) {
-        let mut totals: HashMap<Slot, Counts, ahash::RandomState> = HashMap::default();
+    /// The rows gathered so far, in no particular order.
+    pub fn take_rows(&self) -> Vec<LogRow> {
         let mut rows = Vec::new();
         for part in &self.parts {
-            let taken = std::mem::take(&mut *part.lock());
-            if totals.is_empty() {
-                totals = taken.totals;
-            } else {
-                for (slot, counts) in taken.totals {
-                    totals.entry(slot).or_default().add(&counts);
-                }
-            }
-            rows.extend(taken.rows);
+            rows.append(&mut std::mem::take(&mut part.lock().rows));
         }
         self.queued.fetch_sub(rows.len(), Ordering::Relaxed);
-        let totals = totals
-            .into_iter()
-            .map(|(s, counts)| Total { key: s.key, account: s.account, model: s.model, minute: s.minute, counts })
-            .collect();
-        (totals, rows)
+        rows
     }
 
-    /// Returns when the queue has become half full since the last call.
+    /// The totals gathered so far, merged over all cores.
+    pub fn take_totals(&self) -> Vec<Total> {
+        self.wide.store(false, Ordering::Relaxed);
+        let mut totals: HashMap<Slot, Counts, ahash::RandomState> = HashMap::default();
+        for part in &self.parts {
+            let taken = {
+                let mut part = part.lock();
+                // As much room as was needed: growing would hold up a request for all that is in it.
+                let empty = HashMap::with_capacity_and_hasher(part.totals.len(), ahash::RandomState::default());
+                std::mem::replace(&mut part.totals, empty)
+            };
+            if totals.is_empty() {
+                totals = taken;
+                continue;
+            }
+            for (slot, counts) in taken {
+                totals.entry(slot).or_default().add(&counts);
+            }
+        }
+        let total = |(s, counts): (Slot, Counts)| Total {
+            key: s.key,
+            account: s.account,
+            model: s.model,
+            minute: s.minute,
+            counts,
+        };
+        totals.into_iter().map(total).collect()
+    }
+
+    /// Returns when the queue of rows, or a part's totals, has become half full since the last call.
     pub async fn half_full(&self) {
         self.half_full.notified().await;
     }
 
-    /// The queue is half full, or more.
+    /// A part's totals are half full, or more.
+    pub fn wide(&self) -> bool {
+        self.wide.load(Ordering::Relaxed)
+    }
+
+    /// The queue of rows is half full, or more.
     pub fn crowded(&self) -> bool {
         self.queued() >= self.capacity / 2
     }

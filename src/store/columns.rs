@@ -124,6 +124,22 @@ pub(super) fn repeat(row: &impl Columns) -> Result<Repeat> {
     })
 }
 
+/// The sums as they are stored, in the order of [`SUMMED`](super::usage::SUMMED).
+pub(super) fn summed(counts: &Counts) -> [i64; 8] {
+    let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let tokens = &counts.tokens;
+    [
+        whole(counts.requests),
+        whole(counts.errors),
+        whole(tokens.prompt),
+        whole(tokens.completion),
+        whole(tokens.cache_read),
+        whole(tokens.cache_write),
+        whole(tokens.reasoning),
+        counts.cost_nanos,
+    ]
+}
+
 /// The eight sums from column `at` on.
 pub(super) fn counts(row: &impl Columns, at: usize) -> Result<Counts> {
     Ok(Counts {

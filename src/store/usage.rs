@@ -1,10 +1,12 @@
 //! The store's usage and log: appended in batches, read back, pruned.
 
 use super::Store;
+use super::decode::{MAX_TEXT, cut};
 use super::error::Result;
 use super::rows::{LoggedRow, Pruned, UsageBatch};
-use crate::base::KeyId;
-use crate::state::usage::Total;
+use crate::base::{AccountId, KeyId};
+use crate::state::usage::{Counts, Total};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A table of totals: of which span, and by what.
@@ -27,6 +29,9 @@ pub(super) const SUMS: [Sums; 4] = [
     Sums { table: "usage_model_days", span: "day", by_key: false, by_target: true },
 ];
 
+/// Where in a table of totals: span, key, account and model; zero and nothing for what it does not tell apart.
+pub(super) type Place<'a> = (u32, KeyId, AccountId, Cow<'a, str>);
+
 /// What is summed up, in the order of [`counts`](super::columns::counts).
 pub(super) const SUMMED: &str = "requests, errors, prompt, completion, cache_read, cache_write, reasoning, cost_nanos";
 
@@ -41,6 +46,34 @@ impl Sums {
         let (key, target) =
             (if self.by_key { ", key_id" } else { "" }, if self.by_target { ", account_id, model" } else { "" });
         format!("{}{key}{target}", self.span)
+    }
+
+    /// What `totals` add to it: each place once, in the order of its rows on disk, so that a batch walks the tree and
+    /// no two instances wait for each other in a circle. `fit` makes a model's name what the engine takes.
+    pub(super) fn merged<'a>(
+        &self,
+        totals: &'a [Total],
+        fit: impl Fn(&'a str) -> Cow<'a, str>,
+    ) -> Vec<(Place<'a>, Counts)> {
+        let place = |total: &'a Total| {
+            let key = if self.by_key { total.key } else { KeyId(0) };
+            let at = self.at(total.minute);
+            if !self.by_target {
+                return (at, key, AccountId(0), Cow::default());
+            }
+            (at, key, total.account, fit(cut(&total.model, MAX_TEXT)))
+        };
+        let mut all: Vec<_> = totals.iter().map(|total| (place(total), total.counts)).collect();
+        // Stable: it takes what lies in order already in one go, as it does from the second table on.
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        all.dedup_by(|(place, counts), (before, sum)| {
+            let same = place == before;
+            if same {
+                sum.add(counts);
+            }
+            same
+        });
+        all
     }
 
     /// Adds `values`: [`Sums::columns`] and then [`SUMMED`], row by row.

@@ -1,5 +1,9 @@
 //! The usage writer: drains `state/usage` a few times a second, or when its queue is half full, into one transaction.
 //!
+//! Rows go each time, as do totals while few are distinct. Ten thousand keys that are used in turn make a total of nearly
+//! each request, so those are written no faster than [`PACE`]: meanwhile they merge, and writing costs no more however
+//! many keys there are.
+//!
 //! A batch that could not be stored is kept as it is, with its number, and sent again until it is: the store knows the
 //! number, so nothing counts twice even when only the answer was lost. Of a store that stays away the batches go to the
 //! spill file, as does all that comes after them, so that order and memory hold; they are stored when it is back, by this
@@ -13,7 +17,7 @@ use crate::base::metrics::METRICS;
 use crate::base::seal::random_u64;
 use crate::base::tasks::{self, Backoff, Drain, Phase};
 use crate::base::{Clock, Now};
-use crate::state::usage::Usage;
+use crate::state::usage::{Total, Usage};
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
@@ -21,6 +25,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const EVERY: Duration = Duration::from_millis(250);
+/// One total's share of time, at most so many a second (5,000): each is two or three rows added to, some 10 µs.
+const PACE: Duration = Duration::from_micros(200);
+/// The longest that totals wait, and what a killed process may lose of them.
+const LONGEST: Duration = Duration::from_secs(4);
 const BACKOFF_CAP: Duration = Duration::from_secs(2);
 /// A store that fails for so long is away: from then on the disk is touched.
 const BLIP: Duration = Duration::from_secs(1);
@@ -28,7 +36,7 @@ const BLIP: Duration = Duration::from_secs(1);
 const LAST_PATIENCE: Duration = Duration::from_secs(4);
 /// The same where nothing can be spilled.
 const LAST_HOPE: Duration = Duration::from_secs(9);
-/// Rows in one transaction: bounds how long it holds the write lock against commands of other processes.
+/// Rows, and totals, in one transaction: bounds how long it holds the write lock against commands of other processes.
 const MAX_ROWS: usize = 4_096;
 /// Refusals of one batch for its content before its rows, and then all of it, are given up.
 const STRIKES: (u32, u32) = (3, 6);
@@ -43,6 +51,8 @@ pub struct Writer {
     pending: VecDeque<Arc<UsageBatch>>,
     spill: Option<Spill>,
     away_since: Option<Now>,
+    /// Totals are left to merge until then.
+    totals_due: Now,
     strikes: u32,
     /// No call of the last drain may last longer.
     until: Option<Now>,
@@ -60,6 +70,7 @@ impl Writer {
             pending: VecDeque::new(),
             spill: None,
             away_since: None,
+            totals_due: Now::default(),
             strikes: 0,
             until: None,
         })
@@ -305,22 +316,31 @@ impl Writer {
     }
 
     fn gather(&mut self) {
-        let (mut totals, rows) = self.usage.drain();
-        let mut rows = rows.into_iter();
+        let mut totals = self.due_totals().into_iter();
+        let mut rows = self.usage.take_rows().into_iter();
         loop {
-            let piece: Vec<_> = rows.by_ref().take(MAX_ROWS).map(Into::into).collect();
-            if piece.is_empty() && totals.is_empty() {
+            let totals: Vec<_> = totals.by_ref().take(MAX_ROWS).collect();
+            let rows: Vec<_> = rows.by_ref().take(MAX_ROWS).map(Into::into).collect();
+            if rows.is_empty() && totals.is_empty() {
                 return;
             }
             self.number += 1;
-            let totals = std::mem::take(&mut totals);
-            self.pending.push_back(Arc::new(UsageBatch {
-                writer: self.epoch,
-                number: self.number,
-                totals,
-                rows: piece,
-            }));
+            self.pending.push_back(Arc::new(UsageBatch { writer: self.epoch, number: self.number, totals, rows }));
         }
+    }
+
+    /// The totals, unless they had better merge for a while yet.
+    fn due_totals(&mut self) -> Vec<Total> {
+        let now = Clock::now();
+        if now < self.totals_due && self.until.is_none() && !self.usage.wide() {
+            return Vec::new();
+        }
+        let totals = self.usage.take_totals();
+        let share = PACE.saturating_mul(u32::try_from(totals.len()).unwrap_or(u32::MAX));
+        if share > EVERY {
+            self.totals_due = now + share.min(LONGEST);
+        }
+        totals
     }
 }
 

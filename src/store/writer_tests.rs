@@ -148,3 +148,45 @@ async fn what_one_process_spilled_at_its_end_the_next_one_stores() {
     assert_eq!(writer(&home).flush().await, Ok(0));
     assert_eq!(home.stored().await, (40, 120, 280, 40));
 }
+
+#[tokio::test]
+async fn many_distinct_totals_merge_for_a_while_and_are_all_written_at_last() {
+    let home = Home::new();
+    let mut writer = Writer::new(home.store.clone(), Arc::clone(&home.usage)).unwrap();
+    let model = "m".into();
+    let once = |usage: &Usage| {
+        let counts = Counts::one(Tokens { prompt: 3, ..Tokens::default() }, 7, false);
+        (0..5_000).for_each(|key| usage.add(KeyId(key), AccountId(key % 2), &model, 5, &counts));
+    };
+    once(&home.usage);
+    writer.gather();
+    assert_eq!(writer.pending.len(), 2, "in pieces, so that no transaction holds the lock for long");
+    once(&home.usage);
+    home.usage.log(false, 1_000, || row(1, 200));
+    writer.gather();
+    assert_eq!(writer.pending.len(), 3, "the row does not wait");
+    assert!(writer.pending[2].totals.is_empty(), "they had been written just now");
+    once(&home.usage);
+    writer.until = Some(Clock::now() + LAST_HOPE);
+    assert_eq!(writer.flush().await, Ok(1));
+    assert_eq!(writer.flush().await, Ok(0), "the last drain waits for nothing");
+    let totals = home.store.usage_totals().await.unwrap();
+    assert_eq!(totals.len(), 5_000);
+    assert!(totals.iter().all(|total| total.counts.requests == 3 && total.counts.tokens.prompt == 9));
+    let spent = home.store.spent().await.unwrap();
+    assert!(spent.len() == 5_000 && spent.iter().all(|(_, nanos)| *nanos == 21));
+}
+
+#[tokio::test]
+async fn totals_that_fill_the_memory_do_not_wait() {
+    let home = Home::new();
+    let mut writer = Writer::new(home.store.clone(), Arc::clone(&home.usage)).unwrap();
+    let model = "m".into();
+    let many = || (0..40_000).for_each(|key| home.usage.add(KeyId(key), AccountId(1), &model, 5, &Counts::default()));
+    many();
+    writer.gather();
+    many();
+    writer.gather();
+    let taken: usize = writer.pending.iter().map(|batch| batch.totals.len()).sum();
+    assert_eq!(taken, 80_000);
+}

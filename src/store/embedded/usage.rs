@@ -5,13 +5,14 @@ use super::{Embedded, gathered};
 use crate::base::{Clock, KeyId};
 use crate::state::usage::Total;
 use crate::store::columns;
-use crate::store::decode::{MAX_TEXT, cut, size};
+use crate::store::decode::size;
 use crate::store::engine::PRUNE_STEP;
 use crate::store::error::Result;
 use crate::store::query::stored_epoch;
 use crate::store::rows::{LoggedRow, Pruned, UsageBatch};
-use crate::store::usage::SUMS;
+use crate::store::usage::{SUMMED, SUMS, Sums};
 use rusqlite::{OptionalExtension as _, ToSql, Transaction, params};
+use std::borrow::Cow;
 
 impl Embedded {
     /// Stores `batch`; how many log rows are new. Nothing happens for a batch number that is stored already.
@@ -20,8 +21,8 @@ impl Embedded {
             if !first_time(tx, &batch)? {
                 return Ok(0);
             }
-            for total in &batch.totals {
-                add(tx, total)?;
+            for sums in &SUMS {
+                add(tx, sums, &batch.totals)?;
             }
             let (mut rows, mut bytes) = (0, 0i64);
             for row in &batch.rows {
@@ -130,34 +131,28 @@ fn first_time(tx: &Transaction<'_>, batch: &UsageBatch) -> Result<bool> {
     Ok(true)
 }
 
-/// Adds to every total that it is part of.
-fn add(tx: &Transaction<'_>, total: &Total) -> Result<()> {
-    let (counts, tokens) = (&total.counts, &total.counts.tokens);
-    let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    let (key, account) = (total.key.0.cast_signed(), total.account.0.cast_signed());
-    let model = cut(&total.model, MAX_TEXT);
-    let summed = [
-        whole(counts.requests),
-        whole(counts.errors),
-        whole(tokens.prompt),
-        whole(tokens.completion),
-        whole(tokens.cache_read),
-        whole(tokens.cache_write),
-        whole(tokens.reasoning),
-        counts.cost_nanos,
-    ];
-    for sums in &SUMS {
-        let at = sums.at(total.minute);
-        let mut values: Vec<&dyn ToSql> = vec![&at];
+fn add(tx: &Transaction<'_>, sums: &Sums, totals: &[Total]) -> Result<()> {
+    let merged = sums.merged(totals, Cow::Borrowed);
+    if merged.is_empty() {
+        return Ok(());
+    }
+    let columns = sums.columns().split(", ").count() + SUMMED.split(", ").count();
+    let mut upsert = tx.prepare_cached(&sums.upsert(&format!("VALUES ({})", vec!["?"; columns].join(", "))))?;
+    for ((span, key, account, model), counts) in &merged {
+        let mut at = 1..;
+        let mut bind = |value: &dyn ToSql| upsert.raw_bind_parameter(at.next().unwrap_or_default(), value);
+        bind(span)?;
         if sums.by_key {
-            values.push(&key);
+            bind(&key.0.cast_signed())?;
         }
         if sums.by_target {
-            values.extend([&account as &dyn ToSql, &model]);
+            bind(&account.0.cast_signed())?;
+            bind(model)?;
         }
-        values.extend(summed.iter().map(|sum| sum as &dyn ToSql));
-        let places = vec!["?"; values.len()].join(", ");
-        tx.prepare_cached(&sums.upsert(&format!("VALUES ({places})")))?.execute(&values[..])?;
+        for sum in columns::summed(counts) {
+            bind(&sum)?;
+        }
+        upsert.raw_execute()?;
     }
     Ok(())
 }

@@ -9,21 +9,18 @@ use super::migrate::PARTITION_LOCK;
 use super::values::{fit, params, typed, whole};
 use super::{Param, Postgres, Tx};
 use crate::base::{Clock, KeyId};
-use crate::state::usage::{Counts, Total};
+use crate::state::usage::Total;
 use crate::store::columns;
-use crate::store::decode::{MAX_TEXT, cut, size};
+use crate::store::decode::size;
 use crate::store::error::Result;
 use crate::store::query::stored_epoch;
 use crate::store::rows::{LoggedRow, UsageBatch};
-use crate::store::usage::{SUMS, Sums};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::store::usage::{Place, SUMS, Sums};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Milliseconds of a day: one partition.
 pub(super) const DAY_MS: i64 = 86_400_000;
-
-/// Span, key, account and model of a total.
-type Place = (i64, i64, i64, String);
 
 impl Postgres {
     /// Stores `batch`; how many log rows are new. Nothing happens for a batch number that is stored already.
@@ -145,31 +142,14 @@ impl Tx {
 
     /// Adds to totals, the same ones of the batch merged first: one statement may touch a row only once.
     async fn add(&self, sums: &Sums, totals: &[Total]) -> Result<()> {
-        let mut merged: BTreeMap<Place, Counts> = BTreeMap::new();
-        for total in totals {
-            let key = if sums.by_key { total.key.0.cast_signed() } else { 0 };
-            let (account, model) = if sums.by_target {
-                (total.account.0.cast_signed(), fit(cut(&total.model, MAX_TEXT)))
-            } else {
-                (0, String::new())
-            };
-            merged.entry((sums.at(total.minute).into(), key, account, model)).or_default().add(&total.counts);
-        }
-        let ints = |pick: &dyn Fn((&Place, &Counts)) -> i64| merged.iter().map(pick).collect::<Vec<i64>>();
-        let spans = ints(&|((span, ..), _)| *span);
-        let keys = ints(&|((_, key, ..), _)| *key);
-        let accounts = ints(&|((_, _, account, _), _)| *account);
-        let models: Vec<String> = merged.keys().map(|(.., model)| model.clone()).collect();
-        let counts = [
-            ints(&|(_, c)| whole(c.requests)),
-            ints(&|(_, c)| whole(c.errors)),
-            ints(&|(_, c)| whole(c.tokens.prompt)),
-            ints(&|(_, c)| whole(c.tokens.completion)),
-            ints(&|(_, c)| whole(c.tokens.cache_read)),
-            ints(&|(_, c)| whole(c.tokens.cache_write)),
-            ints(&|(_, c)| whole(c.tokens.reasoning)),
-            ints(&|(_, c)| c.cost_nanos),
-        ];
+        let merged = sums.merged(totals, |model| fit(model).into());
+        let ints = |pick: &dyn Fn(&Place<'_>) -> i64| merged.iter().map(|(place, _)| pick(place)).collect::<Vec<i64>>();
+        let spans = ints(&|(span, ..)| i64::from(*span));
+        let keys = ints(&|(_, key, ..)| key.0.cast_signed());
+        let accounts = ints(&|(_, _, account, _)| account.0.cast_signed());
+        let counts: Vec<_> = merged.iter().map(|(_, counts)| columns::summed(counts)).collect();
+        let counts: [Vec<i64>; 8] = std::array::from_fn(|n| counts.iter().map(|row| row[n]).collect());
+        let models: Vec<String> = merged.into_iter().map(|((.., model), _)| model.into_owned()).collect();
         let mut values: Vec<Param<'_>> = vec![typed(&spans)];
         if sums.by_key {
             values.push(typed(&keys));
