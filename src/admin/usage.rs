@@ -8,7 +8,7 @@ use super::query::Query;
 use crate::base::{Clock, Error};
 use crate::server::body::Body;
 use crate::state::usage::Counts;
-use crate::store::usage_query::{MAX_GROUPS, UsageBy, UsageRow};
+use crate::store::usage_query::{MAX_GROUPS, UsageBy, UsageRow, answered};
 use http::header::{ACCEPT, CONTENT_DISPOSITION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::Response;
 use serde_json::{Map, Value, json};
@@ -30,6 +30,7 @@ impl Admin {
             None => wants_csv(asked.headers),
         };
         query.done()?;
+        let (since, until) = answered(since, until);
         let rows = self.store.usage(&by, since, until).await.map_err(|e| refused(&e))?;
         if csv {
             return Ok(spreadsheet(&by, &rows).into());

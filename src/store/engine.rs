@@ -120,6 +120,7 @@ engines! {
     store_reads fn usage(select: UsageSelect) -> Vec<UsageRow>;
     store_reads fn names(keys: Vec<KeyId>) -> Names;
     store_prunes fn prune(before_ms: u64, max_bytes: u64) -> Pruned;
+    store_prunes fn prune_minutes(before: u32) -> Pruned;
     store_prunes fn shrink(pages: u32) -> ();
     store_writes fn add_audit(entry: AuditEntry, keep: u64) -> ();
     store_reads fn audit_rows(before: Option<u64>, limit: u32) -> Vec<AuditRow>;

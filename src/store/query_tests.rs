@@ -101,7 +101,9 @@ async fn pages(store: &Store) {
 
 async fn sums(store: &Store, key: KeyId) {
     let openai = store.add_account(account("openai", Some("sums"))).await.unwrap();
-    let start = (MONDAY / 60_000) as u32;
+    // Of days whose minutes are kept.
+    let midnight = (Clock::unix_ms() / DAY - 20) * DAY;
+    let start = (midnight / 60_000) as u32;
     let total = |account, model: &str, minute, cost_nanos| Total {
         key,
         account,
@@ -124,13 +126,13 @@ async fn sums(store: &Store, key: KeyId) {
     store.append(Arc::new(UsageBatch { writer: 77, number: 2, totals, rows: Vec::new() })).await.unwrap();
     store.remove_account(openai.id).await.unwrap();
     let ask = async |by: &[UsageBy], from: u64, to: u64| {
-        store.usage(by, MONDAY + from * 60_000, MONDAY + to * 60_000).await.unwrap()
+        store.usage(by, midnight + from * 60_000, midnight + to * 60_000).await.unwrap()
     };
     let whole = ask(&[], 0, 5_000).await;
     assert_eq!((whole.len(), whole[0].counts.cost_nanos, whole[0].counts.requests), (1, 150, 10));
     assert_eq!(ask(&[], 5_000, 9_000).await, [], "nothing is no row");
     let days = ask(&[UsageBy::Day], 0, 5_000).await;
-    let first = (MONDAY / DAY) as u32;
+    let first = (midnight / DAY) as u32;
     let costs: Vec<_> = days.iter().map(|row| (row.day.unwrap() - first, row.counts.cost_nanos)).collect();
     assert_eq!(costs, [(0, 30), (1, 40), (2, 80)]);
     let cut = ask(&[UsageBy::Day], 1, 3_000).await;
@@ -149,4 +151,26 @@ async fn sums(store: &Store, key: KeyId) {
         (keys[0].key, keys[0].key_name.as_deref(), keys[0].counts.tokens.prompt),
         (Some(key), Some("Finance"), 15)
     );
+
+    // A span that begins or ends where minutes are no longer kept is of whole days, before they are gone and after.
+    let old = start - 30 * 1_440;
+    let total = |minute, cost_nanos| Total { minute, ..total(env_id("groq"), "a", 0, cost_nanos) };
+    let totals = vec![total(old + 100, 160), total(old + 200, 320), total(old + 1_500, 640)];
+    store.append(Arc::new(UsageBatch { writer: 77, number: 3, totals, rows: Vec::new() })).await.unwrap();
+    let cost = async |from: i64, to: i64| {
+        let at = |minute: i64| midnight.checked_add_signed((minute - 30 * 1_440) * 60_000).unwrap();
+        let rows = store.usage(&[], at(from), at(to)).await.unwrap();
+        rows.iter().map(|row| row.counts.cost_nanos).sum::<i64>()
+    };
+    let all = store.usage_totals().await.unwrap();
+    let past = all.iter().filter(|total| total.minute < start).count();
+    assert!(past >= 3 && all.len() >= past + 5);
+    for gone in [0, past] {
+        assert_eq!(store.usage_totals().await.unwrap().len(), all.len() - gone);
+        assert_eq!([cost(150, 160).await, cost(150, 1_441).await], [480, 1_120], "{gone} gone");
+        assert_eq!(cost(150, 30 * 1_440 + 1).await, 1_130, "{gone} gone");
+        assert_eq!(ask(&[UsageBy::Day], 1, 3_000).await, cut, "{gone} gone");
+        let pruned = store.prune_minutes().await.unwrap();
+        assert_eq!((pruned.rows, pruned.more), ((past - gone) as u64, false));
+    }
 }

@@ -120,6 +120,12 @@ impl Store {
         self.engine.prune(before_ms, max_bytes).await
     }
 
+    /// Removes some of the totals by the minute that are no longer asked for; what they add to by the day stays. Call
+    /// again while it says there is more.
+    pub async fn prune_minutes(&self) -> Result<Pruned> {
+        self.engine.prune_minutes(super::usage_query::kept_from()).await
+    }
+
     /// Gives space that pruning freed back to the file system, a piece of it.
     pub async fn shrink(&self) -> Result<()> {
         self.engine.shrink(4_096).await

@@ -3,7 +3,8 @@
 //! An engine groups by what it keeps: key, account, model, day. Providers and names come from the tables of accounts and
 //! keys, removed ones included, and from the catalogue for accounts of the environment: so a sum never loses its name.
 //! Whole days come from totals by day; only the broken ends of a span are read by the minute, or what is missing of their
-//! days is taken off, whichever are fewer minutes: never more than half a day's at either end.
+//! days is taken off, whichever are fewer minutes: never more than half a day's at either end. Minutes are kept for
+//! [`MINUTE_DAYS`]; before that a span is of whole days.
 
 use super::refresh::env_id;
 use super::usage::{SUMMED, SUMS, Sums};
@@ -16,6 +17,8 @@ use std::collections::HashMap;
 /// Rows an answer holds at most.
 pub const MAX_GROUPS: usize = 10_000;
 const DAY: i64 = 1_440;
+/// Days back to which totals are kept by the minute, today not counted: the dashboard's month and some days.
+const MINUTE_DAYS: i64 = 35;
 /// Minutes that another instance's clock may be ahead.
 const AHEAD: i64 = 5;
 
@@ -104,8 +107,25 @@ impl UsageBy {
     }
 }
 
+/// What is answered for `[since, until)` (Unix milliseconds): by the minute, and by whole days where totals are no longer
+/// kept by the minute.
+pub fn answered(since_ms: u64, until_ms: u64) -> (u64, u64) {
+    let (minute, day) = (60_000, 86_400_000);
+    let by_minute = Clock::unix_ms() / day * day - MINUTE_DAYS.cast_unsigned() * day;
+    let step = |at| if at < by_minute { day } else { minute };
+    let until = until_ms.checked_next_multiple_of(step(until_ms)).unwrap_or(until_ms);
+    (since_ms / step(since_ms) * step(since_ms), until)
+}
+
+/// The first minute that is still kept. A day more than is asked for: clocks differ, and a question may be under way.
+pub(super) fn kept_from() -> u32 {
+    let day = i64::try_from(Clock::unix_ms() / 86_400_000).unwrap_or(0) - MINUTE_DAYS - 1;
+    u32::try_from(day * DAY).unwrap_or(0)
+}
+
 impl Store {
     pub(super) async fn usage_grouped(&self, by: &[UsageBy], since_ms: u64, until_ms: u64) -> Result<Vec<UsageRow>> {
+        let (since_ms, until_ms) = answered(since_ms, until_ms);
         let has = |wanted| by.contains(&wanted);
         let minute = |ms: u64| i64::try_from(ms / 60_000).unwrap_or(i64::MAX).min(i64::from(u32::MAX));
         let by_provider = has(UsageBy::Provider);
@@ -266,6 +286,17 @@ impl UsageSelect {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_minutes_are_gone_the_answer_is_of_whole_days() {
+        let day = 86_400_000;
+        let today = Clock::unix_ms() / day * day;
+        let (recent, old) = (today - 35 * day, today - 36 * day);
+        assert_eq!(answered(recent + 90_001, today + 90_001), (recent + 60_000, today + 120_000));
+        assert_eq!(answered(old + 90_001, recent - 90_001), (old, recent));
+        assert_eq!(answered(0, u64::MAX), (0, u64::MAX));
+        assert!(u64::from(kept_from()) * 60_000 < recent);
+    }
 
     #[test]
     fn spans_count_each_minute_once_and_read_half_a_day_at_an_end_at_most() {

@@ -73,6 +73,18 @@ impl Embedded {
         .await
     }
 
+    /// Removes some of the totals by the minute before that Unix minute. Those by the day stay.
+    pub(crate) async fn prune_minutes(&self, before: u32) -> Result<Pruned> {
+        self.write(move |tx| {
+            let sql = format!("SELECT minute + 1 FROM usage ORDER BY minute LIMIT 1 OFFSET {PRUNE_STEP}");
+            let step: Option<u32> = tx.prepare_cached(&sql)?.query_row([], |row| row.get(0)).optional()?;
+            let until = step.map_or(before, |step| step.min(before));
+            let rows = tx.prepare_cached("DELETE FROM usage WHERE minute < ?1")?.execute([until])?;
+            Ok(Pruned { rows: rows as u64, more: until < before })
+        })
+        .await
+    }
+
     /// Gives freed pages back to the file system, at most `pages` of them.
     pub(crate) async fn shrink(&self, pages: u32) -> Result<()> {
         self.write

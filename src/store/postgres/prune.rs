@@ -38,6 +38,18 @@ impl Postgres {
         Ok(pruned)
     }
 
+    /// Removes some of the totals by the minute before that Unix minute. Those by the day stay.
+    pub(crate) async fn prune_minutes(&self, before: u32) -> Result<Pruned> {
+        self.run(BULK, move |tx| async move {
+            let sql = format!("SELECT minute + 1 FROM usage ORDER BY minute LIMIT 1 OFFSET {PRUNE_STEP}");
+            let step = tx.rows(&sql, &[]).await?.first().map(|row| row.try_get::<_, i64>(0)).transpose()?;
+            let until = step.map_or(before.into(), |step| step.min(before.into()));
+            let rows = tx.execute("DELETE FROM usage WHERE minute < $1", params![until]).await?;
+            Ok(Pruned { rows, more: until < i64::from(before) })
+        })
+        .await
+    }
+
     /// Dropped partitions gave their space back already; the rest is the database's own housekeeping.
     #[expect(clippy::unused_async, reason = "the shape of every engine")]
     pub(crate) async fn shrink(&self, _pages: u32) -> Result<()> {
