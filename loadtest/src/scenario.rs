@@ -129,7 +129,7 @@ pub(crate) struct RampTable {
     pub(crate) factor: f64,
     /// The last rate at most.
     pub(crate) most: f64,
-    /// A step whose p99 is above this is the last.
+    /// A step whose p99 is above this twice is the last.
     pub(crate) break_p99_ms: f64,
 }
 
