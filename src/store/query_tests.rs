@@ -1,7 +1,7 @@
 //! What every engine must answer to questions about the log and the totals.
 
 use super::*;
-use crate::base::AccountId;
+use crate::base::{AccountId, Clock};
 use crate::state::catalog::Key;
 use crate::state::usage::{Counts, LogRow, Tokens, Total};
 use crate::store::refresh::env_id;
