@@ -131,3 +131,43 @@ impl Store {
         self.engine.shrink(4_096).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_merge_to_each_place_once_in_the_order_of_the_table() {
+        let total = |minute, key, account, model: &str| Total {
+            key: KeyId(key),
+            account: AccountId(account),
+            model: model.into(),
+            minute,
+            counts: Counts { requests: 1, ..Counts::default() },
+        };
+        let totals = [
+            total(1_441, 7, 2, "b"),
+            total(3, 9, 1, "a\0"),
+            total(2, 7, 1, "a"),
+            total(1_440, 7, 2, "b"),
+            total(3, 7, 1, "a"),
+            total(2, 9, 1, "a"),
+            total(2, 7, 1, "a"),
+        ];
+        let merged = |sums: &Sums| {
+            let fit = |model: &str| Cow::from(model.replace('\0', ""));
+            let all = sums.merged(&totals, fit).into_iter();
+            all.map(|((at, key, account, model), counts)| {
+                format!("{at}/{}/{}/{model} {}", key.0, account.0, counts.requests)
+            })
+            .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            merged(&SUMS[0]),
+            ["2/7/1/a 2", "2/9/1/a 1", "3/7/1/a 1", "3/9/1/a 1", "1440/7/2/b 1", "1441/7/2/b 1"]
+        );
+        assert_eq!(merged(&SUMS[1]), ["0/7/1/a 3", "0/9/1/a 2", "1/7/2/b 2"]);
+        assert_eq!(merged(&SUMS[2]), ["0/7/0/ 3", "0/9/0/ 2", "1/7/0/ 2"]);
+        assert_eq!(merged(&SUMS[3]), ["0/0/1/a 5", "1/0/2/b 2"]);
+    }
+}
