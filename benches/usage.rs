@@ -49,8 +49,7 @@ fn usage(c: &mut Criterion) {
         b.iter_batched(
             || {
                 if rows.queued() > 40_000 {
-                    rows.take_totals();
-                    rows.take_rows();
+                    rows.take(true);
                 }
             },
             |()| rows.log(false, 1_000, || row(&model)),

@@ -1,10 +1,10 @@
 //! The way out of the hot path for what a request cost: exact totals and, up to a rate, one log row each.
 //!
 //! Each core adds into a part of its own (one uncontended lock for both), so counting shares no cache line between
-//! cores; `store/writer` drains all parts a few times a second. Totals are never lost while the process lives, however
-//! long the store is away: they merge, so they grow with what is distinct and not with traffic. Rows are bounded:
-//! above the rate successes are sampled, marked with how many they stand for, and counted; errors are kept while there
-//! is room; what finds none is dropped and counted.
+//! cores; `store/writer` takes rows a few times a second and totals with them, or less often when many are distinct. Totals
+//! are never lost while the process lives, however long the store is away: they merge, so they grow with what is distinct
+//! and not with traffic. Rows are bounded: above the rate successes are sampled, marked with how many they stand for, and
+//! counted; errors are kept while there is room; what finds none is dropped and counted.
 
 use super::catalog::{Account, Key};
 use crate::base::metrics::METRICS;
@@ -203,35 +203,35 @@ impl Usage {
         }
     }
 
-    /// The rows gathered so far, in no particular order.
-    pub fn take_rows(&self) -> Vec<LogRow> {
-        let mut rows = Vec::new();
-        for part in &self.parts {
-            rows.append(&mut std::mem::take(&mut part.lock().rows));
-        }
-        self.queued.fetch_sub(rows.len(), Ordering::Relaxed);
-        rows
-    }
-
-    /// The totals gathered so far, merged over all cores.
-    pub fn take_totals(&self) -> Vec<Total> {
-        self.wide.store(false, Ordering::Relaxed);
+    /// What was gathered so far: the totals merged over all cores, if they are asked for, and the rows, in no particular
+    /// order. With the totals, a row whose request is not yet in them is not among the rows.
+    pub fn take(&self, with_totals: bool) -> (Vec<Total>, Vec<LogRow>) {
         let mut totals: HashMap<Slot, Counts, ahash::RandomState> = HashMap::default();
+        let mut rows = Vec::new();
+        if with_totals {
+            self.wide.store(false, Ordering::Relaxed);
+        }
         for part in &self.parts {
-            let taken = {
+            let (counted, taken) = {
                 let mut part = part.lock();
-                // As much room as was needed: growing would hold up a request for all that is in it.
-                let empty = HashMap::with_capacity_and_hasher(part.totals.len(), ahash::RandomState::default());
-                std::mem::replace(&mut part.totals, empty)
+                let mut counted = HashMap::default();
+                if with_totals && !part.totals.is_empty() {
+                    // As much room as was needed: growing would hold up a request for all that is in it.
+                    counted = HashMap::with_capacity_and_hasher(part.totals.len(), ahash::RandomState::default());
+                    std::mem::swap(&mut counted, &mut part.totals);
+                }
+                (counted, std::mem::take(&mut part.rows))
             };
+            rows.extend(taken);
             if totals.is_empty() {
-                totals = taken;
+                totals = counted;
                 continue;
             }
-            for (slot, counts) in taken {
+            for (slot, counts) in counted {
                 totals.entry(slot).or_default().add(&counts);
             }
         }
+        self.queued.fetch_sub(rows.len(), Ordering::Relaxed);
         let total = |(s, counts): (Slot, Counts)| Total {
             key: s.key,
             account: s.account,
@@ -239,7 +239,12 @@ impl Usage {
             minute: s.minute,
             counts,
         };
-        totals.into_iter().map(total).collect()
+        (totals.into_iter().map(total).collect(), rows)
+    }
+
+    /// Nothing waits here.
+    pub fn is_empty(&self) -> bool {
+        self.queued() == 0 && self.parts.iter().all(|part| part.lock().totals.is_empty())
     }
 
     /// Returns when the queue of rows, or a part's totals, has become half full since the last call.

@@ -49,7 +49,7 @@ fn totals_are_exact_over_many_threads_and_drains() {
     let mut sums = Counts::default();
     let mut distinct = std::collections::HashSet::new();
     let mut collect = |usage: &Usage| {
-        for total in usage.take_totals() {
+        for total in usage.take(true).0 {
             distinct.insert((total.key, total.model, total.minute));
             sums.add(&total.counts);
         }
@@ -64,7 +64,7 @@ fn totals_are_exact_over_many_threads_and_drains() {
     collect(&usage);
     assert_eq!((sums.requests, sums.tokens.prompt, sums.cost_nanos), (40_000, 120_000, 200_000));
     assert_eq!(distinct.len(), 6, "three keys, and a model goes with its minute");
-    assert!(usage.take_totals().is_empty());
+    assert!(usage.take(true).0.is_empty());
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn one_drain_merges_what_several_threads_counted() {
             s.spawn(|| usage.add(KeyId(1), AccountId(1), &model, 1, &one()));
         }
     });
-    let totals = usage.take_totals();
+    let totals = usage.take(true).0;
     assert_eq!(totals.len(), 1);
     assert_eq!(totals[0].counts.requests, 3);
 }
@@ -94,7 +94,7 @@ fn above_the_rate_successes_are_sampled_and_marked_and_errors_are_not() {
             n += 1;
             usage.log(true, at * 1000, || row(n, 500));
         }
-        usage.take_rows()
+        usage.take(false).1
     };
     let rows = second(1);
     assert_eq!(rows.iter().filter(|r| r.status == 200).count(), 100, "the first second knows nothing yet");
@@ -121,7 +121,7 @@ fn the_queue_is_bounded_and_keeps_its_last_quarter_for_errors() {
         usage.log(true, 1_000, || row(n, 500));
     }
     assert_eq!(usage.queued(), 65_536);
-    assert_eq!(usage.take_rows().len(), 65_536);
+    assert_eq!(usage.take(false).1.len(), 65_536);
     assert_eq!(usage.queued(), 0);
 }
 
@@ -135,7 +135,8 @@ fn a_part_half_full_of_totals_says_so_until_they_are_taken() {
     add(0..MAX_SLOTS as u64 / 2 - 1);
     assert!(!usage.wide());
     add(0..MAX_SLOTS as u64 / 2);
-    assert!(usage.wide());
-    assert_eq!(usage.take_totals().len(), MAX_SLOTS / 2);
-    assert!(!usage.wide());
+    assert!(usage.wide() && !usage.is_empty());
+    assert!(usage.take(false).0.is_empty() && usage.wide());
+    assert_eq!(usage.take(true).0.len(), MAX_SLOTS / 2);
+    assert!(!usage.wide() && usage.is_empty());
 }

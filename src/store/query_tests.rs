@@ -155,7 +155,9 @@ async fn sums(store: &Store, key: KeyId) {
     // A span that begins or ends where minutes are no longer kept is of whole days, before they are gone and after.
     let old = start - 30 * 1_440;
     let total = |minute, cost_nanos| Total { minute, ..total(env_id("groq"), "a", 0, cost_nanos) };
-    let totals = vec![total(old + 100, 160), total(old + 200, 320), total(old + 1_500, 640)];
+    let mut totals = vec![total(old + 100, 160), total(old + 200, 320), total(old + 1_500, 640)];
+    // More than one step of pruning takes, in one minute.
+    totals.extend((0..5_100).map(|key| Total { key: KeyId(key << 51), ..total(old + 100, 0) }));
     store.append(Arc::new(UsageBatch { writer: 77, number: 3, totals, rows: Vec::new() })).await.unwrap();
     let cost = async |from: i64, to: i64| {
         let at = |minute: i64| midnight.checked_add_signed((minute - 30 * 1_440) * 60_000).unwrap();
@@ -164,13 +166,20 @@ async fn sums(store: &Store, key: KeyId) {
     };
     let all = store.usage_totals().await.unwrap();
     let past = all.iter().filter(|total| total.minute < start).count();
-    assert!(past >= 3 && all.len() >= past + 5);
+    assert!(past >= 5_103 && all.len() >= past + 5);
     for gone in [0, past] {
         assert_eq!(store.usage_totals().await.unwrap().len(), all.len() - gone);
         assert_eq!([cost(150, 160).await, cost(150, 1_441).await], [480, 1_120], "{gone} gone");
         assert_eq!(cost(150, 30 * 1_440 + 1).await, 1_130, "{gone} gone");
         assert_eq!(ask(&[UsageBy::Day], 1, 3_000).await, cut, "{gone} gone");
-        let pruned = store.prune_minutes().await.unwrap();
-        assert_eq!((pruned.rows, pruned.more), ((past - gone) as u64, false));
+        let (mut steps, mut rows) = (0, 0);
+        loop {
+            let pruned = store.prune_minutes().await.unwrap();
+            (steps, rows) = (steps + 1, rows + pruned.rows);
+            if !pruned.more {
+                break;
+            }
+        }
+        assert_eq!((steps, rows), (if gone == 0 { 2 } else { 1 }, (past - gone) as u64));
     }
 }

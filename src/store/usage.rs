@@ -4,7 +4,7 @@ use super::Store;
 use super::decode::{MAX_TEXT, cut};
 use super::error::Result;
 use super::rows::{LoggedRow, Pruned, UsageBatch};
-use crate::base::{AccountId, KeyId};
+use crate::base::KeyId;
 use crate::state::usage::{Counts, Total};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(super) const SUMS: [Sums; 4] = [
 ];
 
 /// Where in a table of totals: span, key, account and model; zero and nothing for what it does not tell apart.
-pub(super) type Place<'a> = (u32, KeyId, AccountId, Cow<'a, str>);
+pub(super) type Place<'a> = (u32, i64, i64, Cow<'a, str>);
 
 /// What is summed up, in the order of [`counts`](super::columns::counts).
 pub(super) const SUMMED: &str = "requests, errors, prompt, completion, cache_read, cache_write, reasoning, cost_nanos";
@@ -56,15 +56,15 @@ impl Sums {
         fit: impl Fn(&'a str) -> Cow<'a, str>,
     ) -> Vec<(Place<'a>, Counts)> {
         let place = |total: &'a Total| {
-            let key = if self.by_key { total.key } else { KeyId(0) };
+            let key = if self.by_key { total.key.0.cast_signed() } else { 0 };
             let at = self.at(total.minute);
             if !self.by_target {
-                return (at, key, AccountId(0), Cow::default());
+                return (at, key, 0, Cow::default());
             }
-            (at, key, total.account, fit(cut(&total.model, MAX_TEXT)))
+            (at, key, total.account.0.cast_signed(), fit(cut(&total.model, MAX_TEXT)))
         };
         let mut all: Vec<_> = totals.iter().map(|total| (place(total), total.counts)).collect();
-        // Stable: it takes what lies in order already in one go, as it does from the second table on.
+        // Stable: it takes what lies in order already in one go, as a batch's totals do.
         all.sort_by(|(a, _), (b, _)| a.cmp(b));
         all.dedup_by(|(place, counts), (before, sum)| {
             let same = place == before;
@@ -94,7 +94,7 @@ impl Store {
         self.engine.append(batch).await
     }
 
-    /// All totals, oldest minute first.
+    /// All totals by the minute that are still kept, the oldest first.
     pub async fn usage_totals(&self) -> Result<Vec<Total>> {
         self.engine.usage_totals().await
     }
@@ -135,6 +135,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::AccountId;
 
     #[test]
     fn totals_merge_to_each_place_once_in_the_order_of_the_table() {
@@ -157,10 +158,8 @@ mod tests {
         let merged = |sums: &Sums| {
             let fit = |model: &str| Cow::from(model.replace('\0', ""));
             let all = sums.merged(&totals, fit).into_iter();
-            all.map(|((at, key, account, model), counts)| {
-                format!("{at}/{}/{}/{model} {}", key.0, account.0, counts.requests)
-            })
-            .collect::<Vec<_>>()
+            all.map(|((at, key, account, model), counts)| format!("{at}/{key}/{account}/{model} {}", counts.requests))
+                .collect::<Vec<_>>()
         };
         assert_eq!(
             merged(&SUMS[0]),

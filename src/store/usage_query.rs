@@ -111,10 +111,13 @@ impl UsageBy {
 /// kept by the minute.
 pub fn answered(since_ms: u64, until_ms: u64) -> (u64, u64) {
     let (minute, day) = (60_000, 86_400_000);
-    let by_minute = Clock::unix_ms() / day * day - MINUTE_DAYS.cast_unsigned() * day;
-    let step = |at| if at < by_minute { day } else { minute };
-    let until = until_ms.checked_next_multiple_of(step(until_ms)).unwrap_or(until_ms);
-    (since_ms / step(since_ms) * step(since_ms), until)
+    let by_minute = (Clock::unix_ms() / day * day).saturating_sub(MINUTE_DAYS.cast_unsigned() * day);
+    if since_ms >= until_ms {
+        return (since_ms, since_ms);
+    }
+    let whole = |at: u64| if at < by_minute { at / day * day } else { at / minute * minute };
+    let until = if until_ms < by_minute { until_ms.next_multiple_of(day) } else { whole(until_ms) };
+    (whole(since_ms), until)
 }
 
 /// The first minute that is still kept. A day more than is asked for: clocks differ, and a question may be under way.
@@ -292,9 +295,11 @@ mod tests {
         let day = 86_400_000;
         let today = Clock::unix_ms() / day * day;
         let (recent, old) = (today - 35 * day, today - 36 * day);
-        assert_eq!(answered(recent + 90_001, today + 90_001), (recent + 60_000, today + 120_000));
+        assert_eq!(answered(recent + 90_001, today + 90_001), (recent + 60_000, today + 60_000));
+        assert_eq!(answered(old + 90_001, old + 90_001), (old + 90_001, old + 90_001), "nothing stays nothing");
+        assert_eq!(answered(recent, old + 1), (recent, recent));
         assert_eq!(answered(old + 90_001, recent - 90_001), (old, recent));
-        assert_eq!(answered(0, u64::MAX), (0, u64::MAX));
+        assert_eq!(answered(0, u64::MAX), (0, u64::MAX / 60_000 * 60_000));
         assert!(u64::from(kept_from()) * 60_000 < recent);
     }
 

@@ -1,8 +1,7 @@
 //! The usage writer: drains `state/usage` a few times a second, or when its queue is half full, into one transaction.
 //!
-//! Rows go each time, as do totals while few are distinct. Ten thousand keys that are used in turn make a total of nearly
-//! each request, so those are written no faster than [`PACE`]: meanwhile they merge, and writing costs no more however
-//! many keys there are.
+//! Rows go each time, and totals with them while few are distinct. Ten thousand keys that are used in turn make a total of
+//! nearly each request: those are written at [`PACE`], [`LONGEST`] apart at most, and merge meanwhile.
 //!
 //! A batch that could not be stored is kept as it is, with its number, and sent again until it is: the store knows the
 //! number, so nothing counts twice even when only the answer was lost. Of a store that stays away the batches go to the
@@ -17,7 +16,7 @@ use crate::base::metrics::METRICS;
 use crate::base::seal::random_u64;
 use crate::base::tasks::{self, Backoff, Drain, Phase};
 use crate::base::{Clock, Now};
-use crate::state::usage::{Total, Usage};
+use crate::state::usage::{LogRow, Total, Usage};
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
@@ -25,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const EVERY: Duration = Duration::from_millis(250);
-/// One total's share of time, at most so many a second (5,000): each is two or three rows added to, some 10 µs.
+/// One total's share of time, so that they are 5,000 a second: each is added to a row of three tables or four, some 10 µs.
 const PACE: Duration = Duration::from_micros(200);
 /// The longest that totals wait, and what a killed process may lose of them.
 const LONGEST: Duration = Duration::from_secs(4);
@@ -117,7 +116,7 @@ impl Writer {
         }
         self.spill_all().await;
         let rows = self.pending.iter().map(|batch| batch.rows.len()).sum::<usize>() + self.usage.queued();
-        if rows > 0 || !self.pending.is_empty() {
+        if rows > 0 || !self.pending.is_empty() || !self.usage.is_empty() {
             METRICS.log_rows_dropped.add(rows as u64);
             tracing::error!(rows, "the store stayed away: the last usage could not be written");
         } else {
@@ -127,7 +126,7 @@ impl Writer {
 
     fn is_done(&self) -> bool {
         let spilled = self.spill.as_ref().is_none_or(Spill::is_empty);
-        spilled && self.pending.is_empty() && self.usage.queued() == 0 && self.away_since.is_none()
+        spilled && self.pending.is_empty() && self.usage.is_empty() && self.away_since.is_none()
     }
 
     /// Stores everything gathered so far; how many log rows are new. On an error what was not stored is kept for the
@@ -212,6 +211,9 @@ impl Writer {
     /// Stores one batch. A store too slow for what comes meanwhile counts as away: what it was given goes on there, and
     /// sent again it counts once.
     async fn append(&self, batch: &Arc<UsageBatch>) -> Result<usize> {
+        if self.until.is_some_and(|until| Clock::now() >= until) {
+            return Err(StoreError::unavailable("there is no time left to store it"));
+        }
         let appended = self.store.append(Arc::clone(batch));
         if let Some(until) = self.until {
             let left = Clock::now().until(until).max(EVERY);
@@ -316,8 +318,10 @@ impl Writer {
     }
 
     fn gather(&mut self) {
-        let mut totals = self.due_totals().into_iter();
-        let mut rows = self.usage.take_rows().into_iter();
+        let (mut totals, rows) = self.take();
+        // Cut in the order of the tables: each batch then goes to a place of its own.
+        totals.sort_unstable_by(|a, b| by_place(a).cmp(&by_place(b)));
+        let (mut totals, mut rows) = (totals.into_iter(), rows.into_iter());
         loop {
             let totals: Vec<_> = totals.by_ref().take(MAX_ROWS).collect();
             let rows: Vec<_> = rows.by_ref().take(MAX_ROWS).map(Into::into).collect();
@@ -329,19 +333,22 @@ impl Writer {
         }
     }
 
-    /// The totals, unless they had better merge for a while yet.
-    fn due_totals(&mut self) -> Vec<Total> {
+    /// The rows; and the totals, unless they had better merge for a while yet.
+    fn take(&mut self) -> (Vec<Total>, Vec<LogRow>) {
         let now = Clock::now();
-        if now < self.totals_due && self.until.is_none() && !self.usage.wide() {
-            return Vec::new();
-        }
-        let totals = self.usage.take_totals();
+        let due = now >= self.totals_due || self.until.is_some() || self.usage.wide();
+        let (totals, rows) = self.usage.take(due);
         let share = PACE.saturating_mul(u32::try_from(totals.len()).unwrap_or(u32::MAX));
         if share > EVERY {
             self.totals_due = now + share.min(LONGEST);
         }
-        totals
+        (totals, rows)
     }
+}
+
+/// What a total is found by, as the tables are ordered.
+fn by_place(total: &Total) -> (u32, i64, i64, &str) {
+    (total.minute, total.key.0.cast_signed(), total.account.0.cast_signed(), &total.model)
 }
 
 #[cfg(test)]

@@ -108,8 +108,9 @@ impl Turns<'_> {
             let load = Load { rate: Some(rate), ..load.clone() };
             let title = format!("{title} · {rate:.0}/s");
             let mut measured = self.measure(peer, &load, &title)?;
-            // Once more: a stall of the machine is no limit of the peer's.
-            if !held(&measured.outcome, rate, ramp) && !self.stop.is_set() {
+            // Once more if it was only slow: a stall of the machine is no limit of the peer's.
+            let failed = measured.outcome.failures() > 0;
+            if !failed && !held(&measured.outcome, rate, ramp) && !self.stop.is_set() {
                 measured = self.measure(peer, &load, &title)?;
             }
             let held = held(&measured.outcome, rate, ramp);

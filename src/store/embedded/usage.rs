@@ -76,11 +76,20 @@ impl Embedded {
     /// Removes some of the totals by the minute before that Unix minute. Those by the day stay.
     pub(crate) async fn prune_minutes(&self, before: u32) -> Result<Pruned> {
         self.write(move |tx| {
-            let sql = format!("SELECT minute + 1 FROM usage ORDER BY minute LIMIT 1 OFFSET {PRUNE_STEP}");
-            let step: Option<u32> = tx.prepare_cached(&sql)?.query_row([], |row| row.get(0)).optional()?;
-            let until = step.map_or(before, |step| step.min(before));
-            let rows = tx.prepare_cached("DELETE FROM usage WHERE minute < ?1")?.execute([until])?;
-            Ok(Pruned { rows: rows as u64, more: until < before })
+            let places = "minute, key_id, account_id, model";
+            let sql = format!("SELECT {places} FROM usage ORDER BY {places} LIMIT 1 OFFSET {PRUNE_STEP}");
+            let place = |row: &rusqlite::Row<'_>| {
+                Ok((row.get::<_, u32>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?, row.get::<_, String>(3)?))
+            };
+            let next = tx.prepare_cached(&sql)?.query_row([], place).optional()?.filter(|next| next.0 < before);
+            let rows = match &next {
+                Some((minute, key, account, model)) => {
+                    let sql = format!("DELETE FROM usage WHERE ({places}) < (?1, ?2, ?3, ?4)");
+                    tx.prepare_cached(&sql)?.execute(params![minute, key, account, model])?
+                }
+                None => tx.prepare_cached("DELETE FROM usage WHERE minute < ?1")?.execute([before])?,
+            };
+            Ok(Pruned { rows: rows as u64, more: next.is_some() })
         })
         .await
     }
@@ -115,7 +124,7 @@ impl Embedded {
         .await
     }
 
-    /// All totals, oldest first.
+    /// All totals by the minute, oldest first.
     pub(crate) async fn usage_totals(&self) -> Result<Vec<Total>> {
         self.query(|tx| {
             let mut select = tx.prepare_cached(&format!(
@@ -155,10 +164,10 @@ fn add(tx: &Transaction<'_>, sums: &Sums, totals: &[Total]) -> Result<()> {
         let mut bind = |value: &dyn ToSql| upsert.raw_bind_parameter(at.next().unwrap_or_default(), value);
         bind(span)?;
         if sums.by_key {
-            bind(&key.0.cast_signed())?;
+            bind(key)?;
         }
         if sums.by_target {
-            bind(&account.0.cast_signed())?;
+            bind(account)?;
             bind(model)?;
         }
         for sum in columns::summed(counts) {

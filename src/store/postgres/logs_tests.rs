@@ -91,7 +91,7 @@ async fn every_filter_has_its_index_and_no_page_reads_a_day() {
     }
     assert_eq!(calls, 2, "60,000 rows, 50,000 a call");
     let days = store.usage(&[UsageBy::Model], FIRST * DAY + 60_000, (FIRST + 2) * DAY + 120_000).await.unwrap();
-    assert!(!days.is_empty());
+    assert!(!days.is_empty(), "of days whose minutes are gone, too");
     let select = UsageSelect {
         key: true,
         account: false,

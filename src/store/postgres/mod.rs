@@ -39,7 +39,7 @@ use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_postgres::Row;
@@ -61,6 +61,8 @@ struct Inner {
     lanes: [Semaphore; 3],
     /// Days whose partition is known to be there.
     days: Mutex<HashSet<i64>>,
+    /// Of minutes before this one no totals are left.
+    minutes_gone: AtomicU32,
     /// The last call had no answer at all: whoever comes next need not wait as long to learn it.
     silent: AtomicBool,
     /// Dropped with the last handle: the thread's sign to end.
@@ -115,6 +117,7 @@ impl Postgres {
             link,
             lanes: LANES.map(Semaphore::new),
             days: Mutex::default(),
+            minutes_gone: AtomicU32::new(0),
             silent: AtomicBool::new(false),
             _stop: stop,
         };

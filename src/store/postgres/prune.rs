@@ -12,6 +12,7 @@ use crate::store::engine::PRUNE_STEP;
 use crate::store::error::Result;
 use crate::store::rows::Pruned;
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 /// Days whose partition is made before they come.
 const AHEAD: i64 = 3;
@@ -40,14 +41,20 @@ impl Postgres {
 
     /// Removes some of the totals by the minute before that Unix minute. Those by the day stay.
     pub(crate) async fn prune_minutes(&self, before: u32) -> Result<Pruned> {
-        self.run(BULK, move |tx| async move {
-            let sql = format!("SELECT minute + 1 FROM usage ORDER BY minute LIMIT 1 OFFSET {PRUNE_STEP}");
-            let step = tx.rows(&sql, &[]).await?.first().map(|row| row.try_get::<_, i64>(0)).transpose()?;
-            let until = step.map_or(before.into(), |step| step.min(before.into()));
-            let rows = tx.execute("DELETE FROM usage WHERE minute < $1", params![until]).await?;
-            Ok(Pruned { rows, more: until < i64::from(before) })
-        })
-        .await
+        // What is gone stays in the index until the database has tidied up: without a lower bound each look would go
+        // through all of it.
+        let gone = self.inner.minutes_gone.load(Ordering::Relaxed);
+        if gone >= before {
+            return Ok(Pruned::default());
+        }
+        let (pruned, gone) = self
+            .run(BULK, move |tx| async move {
+                let lock = tx.one("SELECT pg_try_advisory_xact_lock($1)", params![PARTITION_LOCK]).await?;
+                if lock.try_get::<_, bool>(0)? { tx.prune_minutes(gone, before).await } else { Ok(<_>::default()) }
+            })
+            .await?;
+        self.inner.minutes_gone.fetch_max(gone, Ordering::Relaxed);
+        Ok(pruned)
     }
 
     /// Dropped partitions gave their space back already; the rest is the database's own housekeeping.
@@ -89,6 +96,25 @@ impl Tx {
         let week = whole(Clock::unix_ms()) - 7 * DAY_MS;
         self.execute("DELETE FROM writers WHERE seen_ms < $1", params![week]).await?;
         Ok((pruned, dropped))
+    }
+
+    /// One step of the totals of minutes `[gone, before)`; and the first minute of which any may be left.
+    async fn prune_minutes(&self, gone: u32, before: u32) -> Result<(Pruned, u32)> {
+        let places = "minute, key_id, account_id, model";
+        let (low, high) = (i64::from(gone), i64::from(before));
+        let sql = format!(
+            "SELECT {places} FROM usage WHERE minute >= $1 AND minute < $2 ORDER BY {places} LIMIT 1 OFFSET {PRUNE_STEP}"
+        );
+        let next = self.rows(&sql, params![low, high]).await?;
+        let Some(next) = next.first() else {
+            let rows = self.execute("DELETE FROM usage WHERE minute >= $1 AND minute < $2", params![low, high]).await?;
+            return Ok((Pruned { rows, more: false }, before));
+        };
+        let (minute, key, account): (i64, i64, i64) = (next.try_get(0)?, next.try_get(1)?, next.try_get(2)?);
+        let model: String = next.try_get(3)?;
+        let sql = format!("DELETE FROM usage WHERE minute >= $1 AND ({places}) < ($2, $3, $4, $5)");
+        let rows = self.execute(&sql, params![low, minute, key, account, model]).await?;
+        Ok((Pruned { rows, more: true }, u32::try_from(minute).unwrap_or(gone)))
     }
 
     /// One step of the oldest rows that are over; how many there were.

@@ -71,7 +71,7 @@ impl Postgres {
         .await
     }
 
-    /// All totals, oldest first.
+    /// All totals by the minute, oldest first.
     pub(crate) async fn usage_totals(&self) -> Result<Vec<Total>> {
         self.run(SURVEY, |tx| async move {
             let sql = format!("SELECT {} FROM usage ORDER BY minute, key_id, account_id, model", columns::TOTAL);
@@ -145,8 +145,8 @@ impl Tx {
         let merged = sums.merged(totals, |model| fit(model).into());
         let ints = |pick: &dyn Fn(&Place<'_>) -> i64| merged.iter().map(|(place, _)| pick(place)).collect::<Vec<i64>>();
         let spans = ints(&|(span, ..)| i64::from(*span));
-        let keys = ints(&|(_, key, ..)| key.0.cast_signed());
-        let accounts = ints(&|(_, _, account, _)| account.0.cast_signed());
+        let keys = ints(&|(_, key, ..)| *key);
+        let accounts = ints(&|(_, _, account, _)| *account);
         let counts: Vec<_> = merged.iter().map(|(_, counts)| columns::summed(counts)).collect();
         let counts: [Vec<i64>; 8] = std::array::from_fn(|n| counts.iter().map(|row| row[n]).collect());
         let models: Vec<String> = merged.into_iter().map(|((.., model), _)| model.into_owned()).collect();

@@ -56,7 +56,7 @@ function named(by, row) {
 
 function render(sums, days, chosen) {
   const { total } = sums;
-  if (!total.requests) return card('', empty('bars', 'No usage in this time', 'Whatever passes through is counted here within a second.'));
+  if (!total.requests) return card('', empty('bars', 'No usage in this time', 'Whatever passes through is counted here within seconds.'));
   const by = chosen.by;
   return [
     h('div', { class: 'tiles four' },
