@@ -1,4 +1,5 @@
-//! Keeps the log within its days and bytes, and totals by the minute within theirs: a pass every few minutes, in pieces, so that writes slip in between.
+//! Keeps the log within its days and bytes, and totals by the minute within theirs: a pass every few minutes, in pieces,
+//! so that writes slip in between.
 //!
 //! Fails quietly: a pass that could not be made is made the next time. In a cluster one instance leads it; when nobody
 //! can say who, each does it, which is harmless.

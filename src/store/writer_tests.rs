@@ -190,3 +190,20 @@ async fn totals_that_fill_the_memory_do_not_wait() {
     let taken: usize = writer.pending.iter().map(|batch| batch.totals.len()).sum();
     assert_eq!(taken, 80_000);
 }
+
+#[tokio::test]
+async fn the_last_drain_begins_nothing_after_its_time_and_is_not_done_while_totals_wait() {
+    let mut home = Home::new();
+    let mut writer = Writer::new(home.store.clone(), Arc::clone(&home.usage)).unwrap();
+    assert!(writer.is_done());
+    home.usage.add(KeyId(1), AccountId(2), &"m".into(), 5, &Counts::one(Tokens::default(), 7, false));
+    assert!(!writer.is_done(), "a total without a row");
+    home.requests(4);
+    writer.until = Some(Clock::now());
+    assert!(writer.flush().await.is_err());
+    assert_eq!(home.stored_totals().await, 0);
+    writer.until = Some(Clock::now() + LAST_HOPE);
+    assert_eq!(writer.flush().await, Ok(4));
+    assert_eq!(home.stored().await.0, 5);
+    assert!(writer.is_done());
+}
